@@ -1,0 +1,1 @@
+"""A jupyter_server extension whose gateway websockets resume by themselves."""

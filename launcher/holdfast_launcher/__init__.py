@@ -1,0 +1,1 @@
+"""The launcher agent, its engines, and the keeper that stands beside each kernel."""

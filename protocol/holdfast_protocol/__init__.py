@@ -1,0 +1,1 @@
+"""What proxy, launcher and client shim share: frames, resume, the log, ownership, records."""

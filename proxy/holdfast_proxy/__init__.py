@@ -1,0 +1,1 @@
+"""The edge proxy: ownership in etcd, placement, and a blind tunnel to keepers."""
