@@ -1,0 +1,1 @@
+"""The keeper: one small process beside each kernel that holds what must not be lost."""

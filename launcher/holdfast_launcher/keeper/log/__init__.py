@@ -1,0 +1,1 @@
+"""Where a keeper stores its log: memory first, then files."""
