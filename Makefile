@@ -1,0 +1,93 @@
+# The two commands that matter: `make run` and `make test`. Both build .venv when they must.
+# Stamp files in .venv make a second call instant; a changed pyproject.toml or lock renews them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# --python: a fresh Debian has no ensurepip, so the environment is made without a pip of its own.
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check -qq
+LOCK := requirements/dev.lock
+RUN_STAMP := $(VENV)/.holdfast-all
+DEV_STAMP := $(VENV)/.holdfast-dev
+
+# What `make run` and `make test` are given besides: make run ARGS="--proxies 3"
+ARGS ?=
+# The kills of one `make promises`; CI runs fewer (see .ci/run).
+KILLS ?= 100
+# Where figures are left as files, besides being printed.
+ARTEFACTS ?= .artefacts
+
+.PHONY: help run test lint types imports extras bench-quick promises system-deps lock wheel clean
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(BIN)/python:
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv --without-pip $(VENV)
+
+$(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing holdfast and JupyterLab into $(VENV) (a minute or two, once)"
+	@$(PIP) install --constraint $(LOCK) --editable '.[all]'
+	@touch $@
+
+$(DEV_STAMP): $(LOCK) $(RUN_STAMP)
+	@echo "installing what the tests need into $(VENV)"
+	@$(PIP) install --requirement $(LOCK)
+	@touch $@
+
+run: $(RUN_STAMP) ## etcd, two proxies, a launcher and JupyterLab on this machine; Ctrl-C ends all
+	@exec $(BIN)/holdfast up $(ARGS)
+
+test: $(DEV_STAMP) ## the test suite, without what takes minutes
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV_STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(DEV_STAMP) ## mypy, strict
+	@$(BIN)/mypy
+
+imports: $(DEV_STAMP) ## who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+extras: $(DEV_STAMP) ## the wheel, and each extra imported in an environment of its own
+	@exec $(BIN)/python -m pytest -m long tests/packaging $(ARGS)
+
+bench-quick: $(DEV_STAMP) ## round trip, burst and bulk beside jupyter_client and Kernel Gateway
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -s -m long tests/bench $(ARGS)
+
+promises: $(DEV_STAMP) ## kill -9 in mid-cell KILLS times, and every other failure of the issue
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(KILLS) \
+	  $(BIN)/python -m pytest -s -m long tests/e2e tests/chaos $(ARGS)
+
+system-deps: ## Debian packages that tests need (root, or sudo without a password)
+	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \
+	    if [ -n "$$name" ] && ! dpkg -s "$$name" >/dev/null 2>&1; then echo "$$name"; fi; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	echo "installing" $$missing; \
+	as=; if [ "$$(id -u)" != 0 ]; then as="sudo -n"; fi; \
+	$$as apt-get update -qq; \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing
+
+lock: $(DEV_STAMP) ## write requirements/dev.lock from what .venv holds
+	@sed -n '/^#/p' $(LOCK) > $(LOCK).new
+	@$(PIP) freeze --exclude-editable --exclude holdfast \
+	  | grep -E '^[A-Za-z0-9._-]+==' | LC_ALL=C sort -f >> $(LOCK).new
+	@mv $(LOCK).new $(LOCK)
+
+wheel: $(DEV_STAMP) ## dist/holdfast-*.whl
+	@$(PYTHON) -m pip --disable-pip-version-check -qq wheel --no-deps --wheel-dir dist .
+
+clean: ## everything that these targets made
+	@rm -rf $(VENV) dist build .artefacts .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
