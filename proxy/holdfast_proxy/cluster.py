@@ -95,6 +95,8 @@ class Cluster(ABC):
     """All methods raise ``errors.ProxyError`` subclasses and nothing else on purpose."""
 
     proxy_id: str
+    #: Random per process; whoami shows it, so that a peer sees a restart.
+    boot_id: str
 
     @abstractmethod
     def readiness(self) -> tuple[Readiness, str]:
