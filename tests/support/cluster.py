@@ -28,10 +28,9 @@ def http_status(url: str, *, token: str | None = None, seconds: float = 2.0) -> 
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
     headers = {"Authorization": f"token {token}"} if token else {}
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
     try:
-        connection.request(
-            "GET", parts.path + ("?" + parts.query if parts.query else ""), headers=headers
-        )
+        connection.request("GET", path, headers=headers)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0
@@ -66,8 +65,8 @@ class Cluster:
         self.base = base
         self.token = secrets.token_urlsafe(24)
         self.servers: list[JupyterServer] = []
-        self._cluster_key = secrets.token_urlsafe(32)
-        self._join_token = secrets.token_urlsafe(32)
+        self.cluster_key = secrets.token_urlsafe(32)
+        self.join_token = secrets.token_urlsafe(32)
         self._proxy_toml, self._launcher_toml = proxy_toml, launcher_toml
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.etcd_url = f"http://127.0.0.1:{free_port()}"
@@ -182,9 +181,9 @@ class Cluster:
     def _make_proxy(self, n: int) -> ManagedProcess:
         config = self.base / f"proxy-{n}.toml"
         toml = (
-            f'proxy_id = "proxy-{n}"\nhost = "127.0.0.1"\nport = {urlsplit(self.proxy_urls[n]).port}\n'
-            f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self._cluster_key}"\n'
-            f'join_token = "{self._join_token}"\n{self._proxy_toml}\n'
+            f'proxy_id = "proxy-{n}"\nport = {urlsplit(self.proxy_urls[n]).port}\n'
+            f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self.cluster_key}"\n'
+            f'join_token = "{self.join_token}"\n{self._proxy_toml}\n'
             f'[etcd]\nendpoints = ["{self.etcd_url}"]\n'
         )
         _write_private(config, toml)
@@ -193,7 +192,7 @@ class Cluster:
     def _make_launcher(self) -> ManagedProcess:
         toml = (
             f'launcher_id = "launcher-0"\nstate_dir = "{self.base / "launcher"}"\n'
-            f'proxies = {json.dumps(self.proxy_urls)}\njoin_token = "{self._join_token}"\n'
+            f'proxies = {json.dumps(self.proxy_urls)}\njoin_token = "{self.join_token}"\n'
             f"single_user = true\n{self._launcher_toml}\n"
         )
         _write_private(self.launcher_config, toml)

@@ -98,6 +98,8 @@ class Notebook:
     ) -> None:
         self.kernel_id = kernel_id
         self.session_id = session_id
+        #: Notified after each message, whoever it is for.
+        self.arrived = asyncio.Event()
         self.stray: list[Message] = []
         self.everything: list[tuple[float, Message]] = []
         self.executions: dict[str, Execution] = {}
@@ -117,6 +119,10 @@ class Notebook:
         )
         self.closed.clear()
         self._reader = asyncio.create_task(self._read(self._socket))
+
+    def move(self, url: str) -> None:
+        """Use another server from the next ``connect`` on, as a front end with two URLs would."""
+        self._url = url
 
     async def disconnect(self) -> None:
         if self._socket is not None:
@@ -176,6 +182,21 @@ class Notebook:
         """Execute and wait for reply and idle."""
         return await (await self.execute(code)).wait_done(seconds)
 
+    async def wait_status(self, state: str, seconds: float = PATIENCE) -> None:
+        """Wait until a status message says ``state``."""
+        async with asyncio.timeout(seconds):
+            while state not in self.states():
+                self.arrived.clear()
+                await self.arrived.wait()
+
+    def states(self) -> list[str]:
+        """Every execution_state seen so far, in order."""
+        return [
+            str(message.content_dict()["execution_state"])
+            for _, message in self.everything
+            if message.msg_type == "status"
+        ]
+
     async def rest(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """A REST call for this kernel: (status, parsed body or None)."""
         url = f"{self._url}/api/kernels/{self.kernel_id}{path}"
@@ -195,6 +216,7 @@ class Notebook:
     def _take(self, message: Message) -> None:
         now = time.monotonic()
         self.everything.append((now, message))
+        self.arrived.set()
         execution = self.executions.get(message.parent_id)
         if execution is None:
             self.stray.append(message)

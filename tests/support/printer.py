@@ -25,10 +25,21 @@ class PrinterCell:
             "import time\n"
             f"with open({str(self.side_file)!r}, 'a') as side:\n"
             f"    side.write('{self.number}\\n')\n"
+            f"progress = open({str(self.progress_file)!r}, 'w', buffering=1)\n"
             f"for i in range({self.lines}):\n"
             f"    print('{self.number}:%d' % i, flush=True)\n"
+            "    print(i, file=progress)\n"
             f"    time.sleep({self.interval})\n"
         )
+
+    @property
+    def progress_file(self) -> Path:
+        """Where the cell itself notes each line it has printed, whoever hears of it."""
+        return self.side_file.with_suffix(f".progress-{self.number}")
+
+    def progress(self) -> int:
+        """How many lines the cell has printed by its own account."""
+        return len(self.progress_file.read_text().split()) if self.progress_file.exists() else 0
 
     def check(self, execution: Execution) -> None:
         """Ran once; every line, in order, once; one reply and idle."""
