@@ -1,0 +1,1 @@
+"""`holdfast up`: etcd, proxies, launchers and JupyterLab as one supervised tree on loopback."""
