@@ -1,0 +1,367 @@
+"""One session of one kernel: what lies between a notebook's websocket and the keeper.
+
+It outlives both: browser websockets come and go on one side, gateway websockets on the other.
+The rules are ``ClientStream``'s (once in, complete out) and ``Outbox``'s (what the notebook has);
+this class carries bytes between them, keeps the connection up, and tells the user what no one
+else can tell. It must not know jupyter_server: a notebook is any ``Notebook``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from logging import Logger
+from typing import Final, Protocol
+
+from holdfast_protocol.errors import (
+    CloseCode,
+    FrameError,
+    LocalError,
+    RemoteError,
+    SendBufferFull,
+)
+from holdfast_protocol.frames import STREAM_SUBPROTOCOL, Bye, ByeReason
+from holdfast_protocol.jupyter import channel_of_v1
+from holdfast_protocol.stream.client import (
+    ByeReceived,
+    ClientStream,
+    Delivered,
+    EpochChanged,
+    Event,
+    GapSeen,
+    StreamResumed,
+)
+
+from .lifeline import Gateway, Lifeline, Verdict
+from .notices import OpenRequests, dead, lifecycle_state
+from .outbox import Item, Outbox
+from .plain import PlainStream
+from .upstream import Loss, Upstream
+
+#: Bytes given to a notebook without its proof before the gateway is no longer read.
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+#: Unacknowledged bytes of a notebook that are kept for the keeper.
+SEND_LIMIT_BYTES: Final = 64 * 1024 * 1024
+ACK_DELAY: Final = 0.05
+_UNFIT_FOR_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
+_PROTOCOL_FAULTS: Final = (CloseCode.SEQ_SKIPPED, CloseCode.POSITION)
+
+
+class Notebook(Protocol):
+    """The browser's side, as a stream sees it."""
+
+    @property
+    def open(self) -> bool: ...
+    def write(self, items: Sequence[Item]) -> bool: ...
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class KernelStream:
+    """``gone`` is called once, with this stream, when it is of no use any more."""
+
+    def __init__(
+        self,
+        *,
+        kernel_id: str,
+        session_id: str,
+        gateway: Gateway,
+        log: Logger,
+        gone: Callable[[KernelStream], None],
+    ) -> None:
+        self.kernel_id = kernel_id
+        self.session_id = session_id
+        self._log = log
+        self._gone = gone
+        self._lifeline = Lifeline(
+            kernel_id=kernel_id, session_id=session_id, gateway=gateway, owner=self, log=log
+        )
+        self._loop = asyncio.get_running_loop()
+        self._notebook: Notebook | None = None
+        self._outbox = Outbox()
+        self._requests = OpenRequests()
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._machine: ClientStream | PlainStream | None = None
+        self._upstream: Upstream | None = None
+        self._bye: Bye | None = None
+        self._numbered = asyncio.Event()
+        self._dead_told = False
+        self._ended = False
+        self._ack_timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<KernelStream {self.kernel_id} {self.session_id} {self._machine!r} "
+            f"{self._upstream!r} {self._outbox!r} open={len(self._requests)}>"
+        )
+
+    # the notebook's side
+
+    @property
+    def attached(self) -> bool:
+        return self._notebook is not None
+
+    @property
+    def idle(self) -> bool:
+        """No notebook, and nothing of one left to deliver to the kernel."""
+        return self._notebook is None and not self._held and not self._pending_bytes
+
+    def attach(self, notebook: Notebook) -> None:
+        """A notebook has come (back): give it what it does not provably have, and go on."""
+        if self._notebook is not None and self._notebook is not notebook:
+            self._notebook.close(CloseCode.GONE, "another websocket took this session over")
+        self._notebook = notebook
+        self._write(self._outbox.replay())
+        if not self._ended:
+            self._lifeline.start()
+        self._pace()
+
+    def detach(self, notebook: Notebook) -> None:
+        """The notebook's websocket is gone; nothing happens if another one took over."""
+        if self._notebook is notebook:
+            self._notebook = None
+            self._suspend_if_idle()
+
+    def from_notebook(self, message: bytes) -> None:
+        """Take one message (v1) for the kernel: it goes out once, now or after an outage."""
+        try:
+            self._requests.sent(message)
+            if channel_of_v1(message) == "stdin":
+                self._outbox.input_answered()
+        except FrameError as error:
+            self._log.warning("holdfast: refused a malformed message of a notebook: %s", error)
+            return
+        try:
+            self._send(message)
+        except LocalError as error:
+            self._say(self._requests.fail(message, f"not sent: {error}"))
+        self._flush()
+
+    def proven(self, index: int) -> None:
+        """The notebook surely has everything up to ``index``."""
+        seq = self._outbox.prove(index)
+        if seq is None:
+            return
+        if isinstance(self._machine, ClientStream):
+            self._machine.consumed(seq)
+            if self._machine.ack_due:
+                self._send_ack()
+            elif self._ack_timer is None:
+                self._ack_timer = self._loop.call_later(ACK_DELAY, self._send_ack)
+        self._pace()
+
+    async def wait_numbered(self, timeout: float) -> None:
+        """Return when messages that wait have final numbers, or after ``timeout`` seconds."""
+        if isinstance(self._machine, PlainStream) or self.idle:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._numbered.wait(), timeout)
+
+    def after(self) -> str | None:
+        """``session:seq`` of the newest message, for ``Holdfast-After``; None if there is none."""
+        machine = self._machine
+        if not isinstance(machine, ClientStream) or not machine.numbered or not machine.last_seq:
+            return None
+        if _UNFIT_FOR_A_HEADER.search(self.session_id):
+            return None
+        return f"{self.session_id}:{machine.last_seq}"
+
+    def close(self) -> None:
+        """Drop everything. Idempotent."""
+        self._ended = True
+        self._lifeline.stop()
+        self._drop_upstream()
+
+    # the gateway's side
+
+    def message_received(self, payload: memoryview, *, text: bool) -> None:
+        """A frame from the gateway."""
+        machine = self._machine
+        try:
+            if isinstance(machine, ClientStream):
+                events: Sequence[Event] = machine.receive(payload)
+            elif machine is not None:
+                events = (machine.receive(payload, text=text),)
+            else:
+                return
+        except RemoteError as error:
+            self._refuse(error)
+            return
+        self._take(events)
+        self._flush()
+        self._pace()
+
+    def connection_gone(self, loss: Loss) -> None:
+        self._lifeline.connection_gone(loss)
+
+    def may_write(self) -> None:
+        self._flush()
+
+    # the connection's life
+
+    def opened(self, upstream: Upstream) -> bool:
+        """Invariant: a session that was numbered once is never continued without numbers."""
+        resumable = upstream.subprotocol == STREAM_SUBPROTOCOL
+        if isinstance(self._machine, ClientStream) and not resumable:
+            return False
+        if resumable and not isinstance(self._machine, ClientStream):
+            self._machine = self._new_machine()
+        elif self._machine is None:
+            self._machine = PlainStream(limit_bytes=SEND_LIMIT_BYTES)
+        self._upstream = upstream
+        machine = self._machine
+        if isinstance(machine, ClientStream):
+            upstream.send(machine.connect())
+        else:
+            machine.connect(upstream.subprotocol)
+            self._lifeline.useful()
+        held, self._held, self._held_bytes = self._held, [], 0
+        for message in held:
+            machine.send(message)
+        self._flush()
+        self._pace()
+        return True
+
+    def closed(self, upstream: Upstream, loss: Loss) -> Verdict:
+        """The connection is gone; the keeper's last word decides whether another may follow."""
+        if self._upstream is upstream:
+            self._drop_upstream()
+        bye, self._bye = self._bye, None
+        if bye is None or bye.come_back:
+            return Verdict.AGAIN
+        text = bye.detail or bye.reason.name.lower()
+        if loss.code in _PROTOCOL_FAULTS or bye.reason is ByeReason.EXPIRED:
+            self._log.warning("holdfast: the keeper of %s forgot us: %s", self.kernel_id, text)
+            self._say(self._requests.fail_all(f"the answer is lost: {text}"))
+            self._outbox.new_epoch()
+            self._machine = self._new_machine()
+            return Verdict.AGAIN
+        self._finish(text, is_dead=bye.reason is ByeReason.GONE)
+        return Verdict.OVER
+
+    def over(self, reason: str, *, failed: bool) -> None:
+        self._finish(reason, is_dead=not failed)
+
+    @staticmethod
+    def _new_machine() -> ClientStream:
+        return ClientStream(os.urandom(16), limit_bytes=SEND_LIMIT_BYTES)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        if self._machine is not None:
+            self._machine.disconnected()
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+
+    def _suspend_if_idle(self) -> None:
+        if self.idle:
+            self._lifeline.stop()
+            self._drop_upstream()
+
+    # what comes
+
+    def _take(self, events: Sequence[Event]) -> None:
+        batch: list[Item] = []
+        for event in events:
+            if type(event) is Delivered:
+                self._requests.received(event.message)
+                self._dead_told = self._dead_told or lifecycle_state(event.message) == "dead"
+                batch.append(self._outbox.append(event.seq, event.message))
+                continue
+            self._write(batch)
+            batch = []
+            self._handle(event)
+        self._write(batch)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, StreamResumed):
+            self._numbered.set()
+            self._lifeline.useful()
+        elif isinstance(event, EpochChanged):
+            self._take_new_epoch(event.failed)
+        elif isinstance(event, GapSeen):
+            self._log.warning(
+                "holdfast: messages %d to %d of kernel %s are lost: %s",
+                event.first, event.last, self.kernel_id, event.reason,
+            )  # fmt: skip
+        elif isinstance(event, ByeReceived):
+            self._bye = event.bye
+
+    def _take_new_epoch(self, failed: Sequence[bytes]) -> None:
+        """No keeper knows the requests of another epoch, so nobody else can close their cells."""
+        self._outbox.new_epoch()
+        for message in failed:
+            text = "not sent: what watches over the kernel was replaced meanwhile"
+            self._say(self._requests.fail(message, text))
+        text = "the answer is lost: what watches over the kernel was replaced; it may still run"
+        self._say(self._requests.fail_all(text))
+
+    def _refuse(self, error: RemoteError) -> None:
+        self._log.error("holdfast: kernel %s: %s", self.kernel_id, error)
+        if self._upstream is not None:
+            self._upstream.abandon(error.close_code, str(error))
+        self.connection_gone(Loss(int(error.close_code), str(error)))
+
+    # what goes
+
+    @property
+    def _pending_bytes(self) -> int:
+        return 0 if self._machine is None else self._machine.pending_bytes
+
+    def _send(self, message: bytes) -> None:
+        if self._machine is not None:
+            self._machine.send(message)
+        elif self._held and self._held_bytes + len(message) > SEND_LIMIT_BYTES:
+            raise SendBufferFull(f"{self._held_bytes} bytes wait for a gateway")
+        else:
+            self._held.append(message)
+            self._held_bytes += len(message)
+
+    def _flush(self) -> None:
+        upstream, machine = self._upstream, self._machine
+        if upstream is not None and machine is not None:
+            while upstream.writable and (frame := machine.next_frame()) is not None:
+                upstream.send(frame)
+        if self._notebook is None:
+            self._suspend_if_idle()
+
+    def _send_ack(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        if self._upstream is not None and isinstance(self._machine, ClientStream):
+            ack = self._machine.take_ack()
+            if ack is not None:
+                self._upstream.send(ack)
+
+    def _write(self, items: Sequence[Item]) -> None:
+        if items and self._notebook is not None and self._notebook.write(items):
+            self._outbox.written(items[-1].index)
+
+    def _say(self, messages: Sequence[bytes]) -> None:
+        position = 0 if self._machine is None else self._machine.position
+        self._write([self._outbox.append(position, message) for message in messages])
+
+    def _pace(self) -> None:
+        """Read the gateway only as fast as the notebook proves to take it."""
+        if self._upstream is None:
+            return
+        if self._outbox.bytes > WINDOW_BYTES:
+            self._upstream.pause()
+        elif self._outbox.bytes < WINDOW_BYTES // 2:
+            self._upstream.resume()
+
+    def _finish(self, reason: str, *, is_dead: bool = True) -> None:
+        self._ended = True
+        self._say(self._requests.fail_all(reason))
+        if is_dead and not self._dead_told:
+            self._say([dead(reason)])
+        if self._notebook is not None:
+            self._notebook.close(CloseCode.GONE, reason)
+        self._gone(self)
