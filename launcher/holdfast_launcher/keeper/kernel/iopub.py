@@ -1,0 +1,199 @@
+"""Drains a kernel's iopub in a thread of its own, and hands it to the loop in batches.
+
+A PUB drops for a subscriber that does not read, so reading must not depend on the loop: ZMQ's
+receive mark is off and this thread takes what comes, while the loop may be blocked. What waits
+for the loop is bounded in bytes: at the bound the thread stops reading and gives ZMQ a receive
+mark, so that back-pressure reaches the kernel; then *its* send mark matters (see ``highwater``).
+One wake-up of the loop per batch, not per message.
+
+Rejected: ``add_reader`` on the SUB: libzmq would queue without any bound while the loop is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from .connection import Connection
+from .sockets import connect_socket
+
+#: Hand over at the latest after so many messages or bytes.
+_BATCH: Final = 256
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+#: The loop handles so many messages or bytes before others get their turn.
+_SLICE: Final = 128
+_SLICE_BYTES: Final = 2 * 1024 * 1024
+#: ZMQ's receive mark once the byte bound was hit, in messages. It stays on: libzmq computes
+#: "may write again" from the mark, and a peer that waits would not be told of its removal.
+_THROTTLED_MARK: Final = 64
+
+_Batch = deque[tuple[list[bytes], int]]
+
+
+class IopubDrain:
+    """One SUB of one incarnation. Calls ``receive`` on the loop, in order."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        connection: Connection,
+        receive: Callable[[list[bytes]], None],
+        on_connected: Callable[[], None],
+        *,
+        bound: int,
+    ) -> None:
+        self._receive = receive
+        self._on_connected = on_connected
+        self._bound = bound
+        self._loop = asyncio.get_running_loop()
+        self._ready: _Batch = deque()
+        self._room = threading.Condition()
+        self._bytes = 0
+        self._scheduled = False
+        self._stopped = False
+        self.throttled = False
+        self.taken = 0
+        #: Set when the kernel's end of the connection is gone and everything before was read.
+        self.disconnected = asyncio.Event()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._socket = connect_socket(context, zmq.SUB, connection)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self._socket.connect(connection.url("iopub"))
+        self._thread = threading.Thread(target=self._run, name="holdfast-iopub", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"IopubDrain({self.taken} taken, {self._bytes} bytes waiting)"
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits for the loop."""
+        return not self._ready
+
+    def close(self) -> None:
+        """Stop the thread and close the socket. Idempotent."""
+        if self._stopped:
+            return
+        with self._room:
+            self._stopped = True
+            self._room.notify_all()
+        os.write(self._wake_write, b"x")
+        self._thread.join()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        self._ready.clear()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        try:
+            while not self._stopped:
+                events = dict(poller.poll())
+                if self._socket in events:
+                    self._drain()
+                if self._monitor in events:
+                    self._watch()
+        except zmq.ZMQError as error:
+            if not self._stopped and error.errno != zmq.ETERM:
+                raise
+        finally:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close(linger=0)
+
+    def _drain(self) -> None:
+        receive = self._socket.recv_multipart
+        batch: list[tuple[list[bytes], int]] = []
+        size = 0
+        while not self._stopped:
+            try:
+                parts = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            length = sum(map(len, parts))
+            batch.append((parts, length))
+            size += length
+            if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+                self._hand_over(batch, size)
+                batch, size = [], 0
+        if batch:
+            self._hand_over(batch, size)
+
+    def _hand_over(self, batch: list[tuple[list[bytes], int]], size: int) -> None:
+        with self._room:
+            self._ready.extend(batch)
+            self._bytes += size
+            wake, self._scheduled = not self._scheduled, True
+            full = self._bytes > self._bound
+        if wake:
+            self._call(self._take)
+        if full:
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        if not self.throttled:
+            self.throttled = True
+            self._socket.setsockopt(zmq.RCVHWM, _THROTTLED_MARK)
+        with self._room:
+            self._room.wait_for(lambda: self._stopped or self._bytes <= self._bound // 2)
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            except zmq.Again:
+                return
+            if event == zmq.EVENT_DISCONNECTED:
+                # The engine has read to the end of the stream before it says so.
+                self._drain()
+                self._call(self.disconnected.set)
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._call(self._connected)
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            self._stopped = True  # the loop is closed: nobody is left to read for
+
+    # -- the loop
+
+    def _connected(self) -> None:
+        if not self._stopped:
+            self.disconnected.clear()
+            self._on_connected()
+
+    def _take(self) -> None:
+        """Handle a slice; come back for the rest after the loop's other work."""
+        ready, done, size = self._ready, 0, 0
+        while ready and done < _SLICE and size < _SLICE_BYTES and not self._stopped:
+            parts, length = ready.popleft()
+            done += 1
+            size += length
+            self._receive(parts)
+        self.taken += done
+        with self._room:
+            self._bytes -= size
+            self._scheduled = bool(ready) and not self._stopped
+            if self._scheduled:
+                self._loop.call_soon(self._take)
+            if self._bytes <= self._bound // 2:
+                self._room.notify()
