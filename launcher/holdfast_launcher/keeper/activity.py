@@ -1,0 +1,93 @@
+"""Writes ``activity.json`` and keeps ``keeper.json`` true, on change, at most once a second.
+
+The launcher reads both; it is not called, so that neither needs the other to be alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from .state_files import ACTIVITY_FILE, KEEPER_FILE, read_json, start_time, write_atomic
+
+_log = structlog.get_logger(__name__)
+
+INTERVAL = 1.0
+
+
+class StateWriter:
+    """``activity`` yields what activity.json holds; ``kernel_pid`` the kernel's pid or None."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        identity: dict[str, Any],
+        activity: Callable[[], dict[str, Any]],
+        kernel_pid: Callable[[], int | None],
+    ) -> None:
+        self._directory = directory
+        self._activity = activity
+        self._kernel_pid = kernel_pid
+        self._changed = asyncio.Event()
+        self._written: dict[str, Any] = {}
+        self._keeper = identity | _no_kernel()
+
+    def __repr__(self) -> str:
+        return f"<StateWriter {self._directory}>"
+
+    def changed(self) -> None:
+        """Something in them may differ now. Cheap: called for every message."""
+        self._changed.set()
+
+    def write_now(self, *, durable: bool = False, keep_kernel: bool = False) -> None:
+        """Write both. ``keep_kernel``: the kernel that the old keeper.json names still lives,
+        and nobody has taken it over yet. Raises OSError."""
+        pid = self._kernel_pid()
+        if pid is not None:
+            self._keeper |= _kernel(pid)
+        elif keep_kernel:
+            old = read_json(self._directory / KEEPER_FILE) or {}
+            self._keeper |= {key: old.get(key) for key in _no_kernel()}
+        else:
+            self._keeper |= _no_kernel()
+        self._write(KEEPER_FILE, self._keeper, durable=durable)
+        self._write(ACTIVITY_FILE, self._activity(), durable=False)
+
+    async def run(self) -> None:
+        """Write on change until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                self.write_now(keep_kernel=self._kernel_pid() is None and _is_alive(self._keeper))
+            except OSError as error:
+                _log.warning("state.not_written", error=str(error))
+            await asyncio.sleep(INTERVAL)
+
+    def _write(self, name: str, value: dict[str, Any], *, durable: bool) -> None:
+        if self._written.get(name) != value:
+            write_atomic(self._directory / name, value, durable=durable)
+            self._written[name] = dict(value)
+
+
+def _no_kernel() -> dict[str, Any]:
+    return {"kernel_pid": None, "kernel_pgid": None, "kernel_start_time": None}
+
+
+def _kernel(pid: int) -> dict[str, Any]:
+    try:
+        group: int | None = os.getpgid(pid)
+    except OSError:
+        group = None
+    return {"kernel_pid": pid, "kernel_pgid": group, "kernel_start_time": start_time(pid)}
+
+
+def _is_alive(keeper: dict[str, Any]) -> bool:
+    pid = keeper.get("kernel_pid")
+    return pid is not None and start_time(pid) == keeper.get("kernel_start_time")

@@ -1,0 +1,189 @@
+"""A kernel's message log: the index, and the bytes in memory first, then on disk.
+
+The newest entries are in memory, older ones in segment files, so that a reader that keeps up
+never touches the disk and one that does not costs disk instead of memory. A message's bytes
+are stored once, whoever reads them.
+
+Safety rule: an entry leaves only by ``LogIndex.trim`` (everybody has it) or
+``LogIndex.drop_oldest`` (which records the loss for everybody who has not). The index drops
+first and the bytes follow, so a seq that the index still names always has its bytes.
+
+It knows no session policy but one, the hook ``on_pressure``: before anything unread is dropped,
+the owner may let go of sessions that were away too long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from holdfast_protocol.log import Dropped, LogIndex
+
+from .segments import Segments
+
+_log = structlog.get_logger(__name__)
+
+#: Written to disk at a time, so that a slow reader costs few large writes.
+SPILL_BYTES = 1024 * 1024
+REASON_FULL = "log full"
+REASON_DISK = "the log's disk failed"
+
+
+class Journal:
+    """The log of one kernel. A LogReader for the streams. Sizes are bytes."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        memory_bytes: int,
+        disk_bytes: int,
+        on_pressure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._index = LogIndex()
+        self._memory: deque[bytes] = deque()
+        self._memory_first = 1
+        self._memory_size = 0
+        self._segments = Segments(directory)
+        self._memory_limit = memory_bytes
+        self._limit = memory_bytes + disk_bytes
+        self._on_pressure = on_pressure
+        self._disk_failed = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Journal {self._index.floor + 1}..{self._index.head} {self._memory_size} bytes in "
+            f"memory, {self._segments.size} on disk>"
+        )
+
+    @property
+    def index(self) -> LogIndex:
+        return self._index
+
+    @property
+    def memory_size(self) -> int:
+        return self._memory_size
+
+    @property
+    def disk_size(self) -> int:
+        return self._segments.size
+
+    def append(self, data: bytes, audience: str | None = None) -> int:
+        """Store one message; returns its seq. Never fails: what does not fit costs the oldest."""
+        seq = self._index.append(len(data), audience)
+        self._memory.append(data)
+        self._memory_size += len(data)
+        if self._memory_size > self._memory_limit:
+            self._spill()
+        if self._index.size > self._limit:
+            self._make_room()
+        return seq
+
+    def read(self, seq: int, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of entry ``seq``, from ``offset``, at most ``length``.
+
+        Raises KeyError when it is gone. When the disk fails under it, the whole file that holds
+        it is given up as a loss first: the caller asks the index again and meets the gap.
+        """
+        index = seq - self._memory_first
+        if index >= 0:
+            if index >= len(self._memory):
+                raise KeyError(seq)
+            data = self._memory[index]
+            if not offset and length is None:
+                return data
+            return data[offset:] if length is None else data[offset : offset + length]
+        if seq <= self._index.floor:
+            raise KeyError(seq)
+        try:
+            return self._segments.read(seq, offset, length)
+        except OSError as error:
+            _log.error("log.read_failed", seq=seq, error=str(error))
+            self._drop_through(self._segments.end_of(seq), REASON_DISK)
+            raise KeyError(seq) from error
+
+    def trim(self) -> None:
+        """Let go of what every session has acknowledged."""
+        self._forget(self._index.trim())
+
+    def close(self) -> None:
+        self._segments.close()
+
+    def _spill(self) -> None:
+        """Move the oldest entries from memory to disk until there is some room again."""
+        target = max(0, self._memory_limit - SPILL_BYTES)
+        while self._memory_size > target and self._memory:
+            batch, size = self._spill_batch(target)
+            try:
+                self._segments.append(self._memory_first, batch)
+            except OSError as error:
+                self._disk_is_full(error)
+                continue
+            self._disk_failed = False
+            for _ in batch:
+                self._memory.popleft()
+            self._memory_first += len(batch)
+            self._memory_size -= size
+
+    def _spill_batch(self, target: int) -> tuple[list[bytes], int]:
+        batch: list[bytes] = []
+        size = 0
+        for entry in self._memory:
+            if batch and (size + len(entry) > SPILL_BYTES or self._memory_size - size <= target):
+                break
+            batch.append(entry)
+            size += len(entry)
+        return batch, size
+
+    def _disk_is_full(self, error: OSError) -> None:
+        """One file that could not be written: give up the oldest, which frees disk or memory."""
+        if not self._disk_failed:
+            _log.error("log.disk_failed", error=str(error), directory_has=self._segments.size)
+            self._disk_failed = True
+        self._on_pressure()
+        before = self._index.floor
+        self.trim()
+        if self._index.floor > before:
+            return
+        if self._segments.empty:
+            # Without any disk the newest stay as far as memory allows, one at least.
+            excess = self._memory_size - self._memory_limit
+            if len(self._memory) == 1:
+                excess = self._memory_size
+            self._drop(max(1, excess), REASON_DISK)
+        else:
+            self._drop_through(self._segments.oldest_end(), REASON_DISK)
+
+    def _make_room(self) -> None:
+        self._on_pressure()
+        self.trim()
+        excess = self._index.size - self._limit
+        if excess > 0:
+            # a little more than needed, so that not every append has to come here
+            self._drop(excess + min(SPILL_BYTES, self._limit // 8), REASON_FULL)
+
+    def _drop_through(self, seq: int, reason: str) -> None:
+        size = sum(
+            entry.size
+            for number in range(self._index.floor + 1, seq + 1)
+            if (entry := self._index.entry(number)) is not None
+        )
+        self._drop(size, reason)
+
+    def _drop(self, size: int, reason: str) -> None:
+        dropped = self._index.drop_oldest(size, reason)
+        if dropped is not None:
+            _log.warning("log.dropped", through=dropped.last, entries=dropped.entries, why=reason)
+        self._forget(dropped)
+
+    def _forget(self, dropped: Dropped | None) -> None:
+        """Let the bytes follow the index."""
+        if dropped is None:
+            return
+        self._segments.drop_through(dropped.last)
+        while self._memory and self._memory_first <= dropped.last:
+            self._memory_size -= len(self._memory.popleft())
+            self._memory_first += 1

@@ -1,0 +1,146 @@
+"""Clients of a keeper for tests: a resuming stream client and a plain one, over aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from holdfast_protocol.frames import STREAM_SUBPROTOCOL
+from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
+from holdfast_protocol.stream.client import ByeReceived, ClientStream, Delivered, Event, GapSeen
+
+from .keeper_process import KeeperProcess
+
+SECONDS = 15.0
+
+
+def execute(code: str, session: str = "client") -> Message:
+    header = {
+        "msg_id": uuid.uuid4().hex,
+        "session": session,
+        "msg_type": "execute_request",
+        "version": "5.3",
+        "username": "me",
+        "date": "2026-01-01T00:00:00.000000Z",
+    }
+    content = {"code": code, "silent": False, "store_history": True, "allow_stdin": True}
+    return Message.from_dicts(channel="shell", header=header, content=content)
+
+
+def input_reply(value: str) -> Message:
+    header = {"msg_id": uuid.uuid4().hex, "msg_type": "input_reply", "session": "client"}
+    return Message.from_dicts(channel="stdin", header=header, content={"value": value})
+
+
+def texts(messages: list[Message], parent: Message | None = None) -> list[str]:
+    """The texts of the ``stream`` messages, of one request if given."""
+    return [
+        str(message.content_dict()["text"])
+        for message in messages
+        if message.msg_type == "stream" and (parent is None or message.parent_id == parent.msg_id)
+    ]
+
+
+def is_done(messages: list[Message], parent: Message) -> bool:
+    kinds = {
+        (m.msg_type, str(m.content_dict().get("execution_state", "")))
+        for m in messages
+        if m.parent_id == parent.msg_id and m.msg_type in ("execute_reply", "status")
+    }
+    return {("execute_reply", ""), ("status", "idle")} <= kinds
+
+
+class StreamClient:
+    """One session over any number of connections; keeps what it was delivered."""
+
+    def __init__(self, keeper: KeeperProcess, session_id: str = "s-1") -> None:
+        self.keeper = keeper
+        self.session_id = session_id
+        self.stream = ClientStream(uuid.uuid4().bytes)
+        self.messages: list[Message] = []
+        self.sizes: list[int] = []
+        self.gaps: list[GapSeen] = []
+        self.byes: list[ByeReceived] = []
+        self.close_code: int | None = None
+        self.ws: aiohttp.ClientWebSocketResponse | None = None
+        self.acks = True
+
+    async def connect(self, **options: Any) -> None:
+        self.close_code = None
+        self.ws = await self.keeper.websocket(self.session_id, STREAM_SUBPROTOCOL, **options)
+        await self.ws.send_bytes(self.stream.connect())
+
+    async def send(self, message: Message) -> int:
+        seq = self.stream.send(encode_v1(message))
+        await self.flush()
+        return seq
+
+    async def flush(self) -> None:
+        assert self.ws is not None
+        for frame in self.stream.next_frames():
+            await self.ws.send_bytes(frame)
+
+    async def step(self) -> list[Event]:
+        """Take one websocket message; [] for control frames and at the end."""
+        assert self.ws is not None
+        message = await self.ws.receive(timeout=SECONDS)
+        if message.type is aiohttp.WSMsgType.PING:
+            with contextlib.suppress(ConnectionError):  # what came before it is still read
+                await self.ws.pong(message.data)
+            return []
+        if message.type is not aiohttp.WSMsgType.BINARY:
+            if message.type is not aiohttp.WSMsgType.PONG:
+                self.close_code = self.ws.close_code or 1006
+                self.stream.disconnected()
+            return []
+        events = self.stream.receive(message.data)
+        for event in events:
+            if isinstance(event, Delivered):
+                self.messages.append(decode_v1(event.message))
+                self.sizes.append(len(event.message))
+                self.stream.consumed(event.seq)
+            elif isinstance(event, GapSeen):
+                self.gaps.append(event)
+                self.stream.consumed(event.last)
+            elif isinstance(event, ByeReceived):
+                self.byes.append(event)
+        ack = self.stream.take_ack() if self.acks else None
+        with contextlib.suppress(ConnectionError):
+            if ack is not None:
+                await self.ws.send_bytes(ack)
+            await self.flush()
+        return events
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Take messages until ``condition``; fails when the connection ends before."""
+        async with asyncio.timeout(2 * SECONDS):
+            while not condition():
+                assert self.close_code is None, f"closed with {self.close_code}"
+                await self.step()
+
+    async def until_closed(self) -> int:
+        async with asyncio.timeout(2 * SECONDS):
+            while self.close_code is None:
+                await self.step()
+        return self.close_code
+
+    async def run(self, code: str) -> tuple[Message, list[str]]:
+        """Run a cell to its end; returns the request and its output."""
+        request = execute(code)
+        await self.send(request)
+        await self.until(lambda: is_done(self.messages, request))
+        return request, texts(self.messages, request)
+
+    def cut(self) -> None:
+        """The network is gone: no close frame, no FIN in time."""
+        assert self.ws is not None
+        response = self.ws._response
+        if response.connection is not None and response.connection.transport is not None:
+            response.connection.transport.abort()
+        self.stream.disconnected()
+        self.ws = None
