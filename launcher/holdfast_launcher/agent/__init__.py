@@ -1,0 +1,1 @@
+"""The agent: what a launcher knows of its kernels and what it does when asked."""

@@ -1,0 +1,98 @@
+"""The launcher's end of a zygote: starts one, gives it orders, notices its death.
+
+It knows the socket and the process; it must not know what becomes of a forked keeper. One order
+at a time, in a worker thread, because a fork takes milliseconds and a stopped zygote for ever:
+past ``timeout`` it is killed and counts as dead. Whether a keeper came of an order that a dying
+zygote had is not answered here; the ready pipe tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast_launcher.engines.zygote import receive_message, send_message
+from holdfast_launcher.processes import ProcessId
+
+_SOCKET_IN_CHILD = 3
+
+
+class ZygoteGone(Exception):
+    """The zygote died or was killed because it did not answer; another one can be started."""
+
+
+class ZygoteBroken(Exception):
+    """The zygote lives and says that it cannot; the message says why."""
+
+
+class ZygoteLink:
+    """One zygote process. Blocking; ``fork`` and ``wait_ready`` belong in a worker thread."""
+
+    def __init__(self, *, module: str, environment: Mapping[str, str]) -> None:
+        """Start the process (posix_spawn: no fork of the launcher's threads and memory)."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            # -P: what lies in the working directory must not shadow a module.
+            command = [sys.executable, "-P", "-m", "holdfast_launcher.engines.zygote"]
+            arguments = [*command, str(_SOCKET_IN_CHILD), module]
+            self.pid = os.posix_spawn(
+                sys.executable,
+                arguments,
+                dict(environment),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SOCKET_IN_CHILD),
+                ],
+                setsigmask=(),
+                setsigdef=(signal.SIGINT, signal.SIGTERM),
+            )
+        self.process = ProcessId.of(self.pid)
+
+    def __repr__(self) -> str:
+        return f"ZygoteLink(pid={self.pid})"
+
+    def wait_ready(self, *, timeout: float) -> None:
+        """Wait for its imports. Raises ZygoteGone or ZygoteBroken."""
+        answer = self._receive(timeout)
+        if "error" in answer:
+            raise ZygoteBroken(str(answer["error"]))
+
+    def fork(self, order: dict[str, Any], ready_fd: int, *, timeout: float) -> int:
+        """Have a keeper forked; answer its pid. Raises ZygoteGone or ZygoteBroken."""
+        self._socket.settimeout(timeout)
+        try:
+            send_message(self._socket, order, (ready_fd,))
+        except OSError as error:
+            self.kill()
+            raise ZygoteGone(str(error)) from error
+        answer = self._receive(timeout)
+        if "error" in answer:
+            raise ZygoteBroken(str(answer["error"]))
+        return int(answer["pid"])
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End of file for the zygote: it ends by itself. Idempotent."""
+        with contextlib.suppress(OSError):
+            # Wakes a worker thread that reads from it; close() alone would not.
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _receive(self, timeout: float) -> dict[str, Any]:
+        self._socket.settimeout(timeout)
+        try:
+            message = receive_message(self._socket)
+        except (OSError, ValueError) as error:
+            self.kill()
+            raise ZygoteGone(f"no answer from the zygote: {error}") from error
+        if message is None:
+            raise ZygoteGone("the zygote ended")
+        return message[0]

@@ -1,0 +1,50 @@
+"""One structured line per event, as JSON for machines or coloured for people.
+
+It knows structlog and the names of fields that hold secrets; it must not know who logs. A field
+with such a name is blanked here as a last line of defence: callers do not pass secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+_SECRET = frozenset(
+    {"credential", "access_token", "join_token", "token", "authorization", "password", "env"}
+)
+
+
+def configure_logs(*, format: Literal["console", "json"], level: str) -> None:  # noqa: A002 - the configuration's word
+    """Send structlog and the libraries' logging to stderr."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _blank_secrets,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=max(threshold, logging.WARNING))
+
+
+def _blank_secrets(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for name in _SECRET.intersection(event):
+        event[name] = "…"
+    return event
