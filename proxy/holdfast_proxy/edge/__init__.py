@@ -1,0 +1,1 @@
+"""The HTTP face of a proxy: REST, authentication, tunnels to keepers, drain."""

@@ -1,0 +1,90 @@
+"""The aiohttp application of one proxy: routes, middlewares, and what they share.
+
+Puts parts together and decides nothing. The cluster behind it is started and closed by whoever
+built it (``server``), so that tests put a fake there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+
+from ..cluster import Cluster
+from ..config import ConfigError, ProxyConfig
+from . import health, internal, rest_kernels, rest_kernelspecs
+from .arrival import ArrivalClock
+from .auth import Authenticator
+from .channels import channels
+from .context import EDGE, Edge
+from .environment import is_refused
+from .errors_middleware import errors_middleware
+from .gate import add_cors_headers, build_gate
+from .tunnel.registry import TunnelRegistry
+
+#: A start request's environment may be large; nothing else has a body worth the name.
+MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+_PUBLIC: Final = frozenset({health.livez, health.readyz, internal.whoami, internal.heartbeat})
+
+
+def build_app(
+    cluster: Cluster, config: ProxyConfig, *, clock: ArrivalClock | None = None
+) -> web.Application:
+    """The application for ``cluster``. ``app[EDGE]`` is what ``drain`` takes.
+
+    Raises ConfigError when the whitelist names a variable that no client may set.
+    """
+    refused = sorted(filter(is_refused, config.env_whitelist))
+    if refused:
+        raise ConfigError(
+            f"env_whitelist: {', '.join(refused)} decide what code runs; no client may set them"
+        )
+    app = web.Application(
+        middlewares=[errors_middleware, build_gate(_PUBLIC)], client_max_size=MAX_BODY_BYTES
+    )
+    app[EDGE] = Edge(
+        cluster=cluster,
+        config=config,
+        authenticator=Authenticator(config),
+        clock=clock or ArrivalClock(),
+        tunnels=TunnelRegistry(cluster.proxy_id),
+    )
+    app.on_response_prepare.append(add_cors_headers)
+    app.cleanup_ctx.append(_keep_time)
+    _add_routes(app, config.base_url)
+    return app
+
+
+def _add_routes(app: web.Application, base: str) -> None:
+    kernel = f"{base}api/kernels/{{kernel_id}}"
+    routes = [
+        web.get(f"{base}api", internal.api_version),
+        web.get(f"{base}api/", internal.api_version),
+        web.get(f"{base}api/status", internal.api_status),
+        web.get(f"{base}api/kernelspecs", rest_kernelspecs.list_kernelspecs),
+        web.get(f"{base}api/kernelspecs/{{name}}", rest_kernelspecs.get_kernelspec),
+        web.get(f"{base}kernelspecs/{{name}}/{{path:.+}}", rest_kernelspecs.get_resource),
+        web.get(f"{base}api/kernels", rest_kernels.list_kernels),
+        web.post(f"{base}api/kernels", rest_kernels.start_kernel),
+        web.get(kernel, rest_kernels.get_kernel),
+        web.delete(kernel, rest_kernels.delete_kernel),
+        web.post(f"{kernel}/interrupt", rest_kernels.interrupt_kernel),
+        web.post(f"{kernel}/restart", rest_kernels.restart_kernel),
+        web.get(f"{kernel}/channels", channels, allow_head=False),
+        web.get(f"{base}holdfast/v1/endpoints", internal.endpoints),
+        web.get(f"{base}holdfast/v1/whoami", internal.whoami),
+        web.post(f"{base}holdfast/v1/launchers/{{launcher_id}}", internal.heartbeat),
+    ]
+    # Load balancers and supervisors look at the root, whatever the base path is.
+    for prefix in {base, "/"}:
+        routes.append(web.get(f"{prefix}livez", health.livez))
+        routes.append(web.get(f"{prefix}readyz", health.readyz))
+    app.add_routes(routes)
+
+
+async def _keep_time(app: web.Application) -> AsyncIterator[None]:
+    clock = app[EDGE].clock
+    clock.start()
+    yield
+    clock.stop()

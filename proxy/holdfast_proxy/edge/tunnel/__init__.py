@@ -1,0 +1,1 @@
+"""The blind byte tunnel between a client and a keeper."""
