@@ -171,8 +171,7 @@ class Caller:
         endpoints = len(self.channels)
         progress = _Progress(effect, self._clock() + seconds, endpoints, endpoints)
         while True:
-            if self.closed:
-                raise Misuse("the store is closed")
+            self.check_open()
             left = progress.deadline - self._clock()
             if left <= 0:
                 raise progress.failure()
@@ -192,6 +191,14 @@ class Caller:
                 self._digest(error, channel, progress, lease)
             except grpc.aio.UsageError as error:
                 raise Misuse("the store is closed") from error
+            except asyncio.CancelledError:
+                # Closing a channel cancels its calls, which looks as if our task were cancelled.
+                task = asyncio.current_task()
+                if not self.closed or (task is not None and task.cancelling()):
+                    raise
+                progress.ambiguous = True
+                progress.reason = "the store was closed meanwhile"
+                raise progress.failure() from None
 
     async def _attempt(
         self, attempt: Attempt[T], channel: Channel, progress: _Progress, *, needs_leader: bool
@@ -225,6 +232,11 @@ class Caller:
                         attempt, channel, progress, needs_leader=needs_leader
                     )
             raise
+
+    def check_open(self) -> None:
+        """Raises `Misuse` after the store was closed."""
+        if self.closed:
+            raise Misuse("the store is closed")
 
     async def metadata(self, channel: Channel, timeout: float) -> Metadata:
         """For a stream that its user drives: the token, and that a leader is needed."""

@@ -132,8 +132,7 @@ class EtcdStore(Store):
         return codec.txn_result(answer, then, otherwise)
 
     def watch(self, prefix: str, *, start_revision: int) -> EtcdWatch:
-        if self._caller.closed:
-            raise Misuse("the store is closed")
+        self._caller.check_open()
         check_key(prefix)
         check_start(start_revision)
         watch = EtcdWatch(
