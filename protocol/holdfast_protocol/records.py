@@ -16,11 +16,16 @@ from holdfast_protocol.record_codec import Fields, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyRecord(Record):
-    """``proxies/<proxy_id>``: a live proxy. Written once a term, never put again within it."""
+    """``proxies/<proxy_id>``: a live proxy. Written once a term, never put again within it.
+
+    ``fingerprint``: SHA-256 hex of its certificate; None when it speaks plain HTTP, or when
+    something in front of it ends TLS with a certificate that verifies the usual way.
+    """
 
     url: str
     boot_id: str
     software: str
+    fingerprint: str | None = None
 
     @classmethod
     def read(cls, source: Fields) -> ProxyRecord:
@@ -28,6 +33,7 @@ class ProxyRecord(Record):
             url=source.text("url"),
             boot_id=source.text("boot_id"),
             software=source.text("software"),
+            fingerprint=source.text_or_none("fingerprint"),
             extra=source.rest,
         )
 

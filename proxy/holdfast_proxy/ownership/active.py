@@ -1,0 +1,259 @@
+"""The ``Cluster`` of active-active mode: every proxy may own kernels, each kernel has one owner.
+
+The face only: it finds the kernel, asks the part that knows, and turns records into what clients
+see. What a client may know is decided here: another user's kernel looks like none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from holdfast_protocol.errors import RecordError
+from holdfast_protocol.kernel_records import KernelRecord, KernelState
+from holdfast_proxy.cluster import (
+    Cluster,
+    Dead,
+    KeeperEndpoint,
+    KernelModel,
+    LifecycleCall,
+    ProxyInfo,
+    Readiness,
+    StartRequest,
+    Waiting,
+)
+from holdfast_proxy.errors import Conflict, NotFound, ProxyError, Unavailable
+from holdfast_proxy.ownership.background import SingleFlight
+from holdfast_proxy.ownership.cache import Entry
+from holdfast_proxy.ownership.calling import Caller
+from holdfast_proxy.ownership.endings import Endings
+from holdfast_proxy.ownership.forwarding import Forwarder
+from holdfast_proxy.ownership.keepers import KeeperError
+from holdfast_proxy.ownership.launchers import LAUNCHER_TTL
+from holdfast_proxy.ownership.lifecycle import Lifecycle
+from holdfast_proxy.ownership.member import ConfigMismatch, Standing
+from holdfast_proxy.ownership.models import is_shown, live_model, recorded_model
+from holdfast_proxy.ownership.parts import Parts
+from holdfast_proxy.ownership.peers import Peers
+from holdfast_proxy.ownership.starting import Starts
+from holdfast_proxy.ownership.sweep import Sweep
+from holdfast_proxy.store.contract import Store
+from holdfast_proxy.store.errors import StoreError
+
+_log = structlog.get_logger(__name__)
+
+
+class ActiveCluster(Cluster):
+    """See ``Cluster``; made by ``build_cluster``."""
+
+    def __init__(
+        self, *, parts: Parts, store: Store, caller: Caller, peers: Peers, forwarder: Forwarder
+    ) -> None:
+        self.proxy_id = parts.member.proxy_id
+        self.boot_id = parts.member.record.boot_id
+        self._parts = parts
+        self._store = store
+        self._caller = caller
+        self._peers = peers
+        self._endings = Endings(parts)
+        self._starts = Starts(parts, self._endings)
+        self._lifecycle = Lifecycle(parts, self._endings, forwarder)
+        self._sweep = Sweep(parts, self._starts, self._endings)
+        self._seeks = SingleFlight(parts.tasks)
+        self._draining = False
+
+    def __repr__(self) -> str:
+        return f"<ActiveCluster {self.proxy_id} {self.readiness()[0].value} {self._parts.view!r}>"
+
+    # --- this proxy ---
+
+    def readiness(self) -> tuple[Readiness, str]:
+        standing = self._parts.member.standing
+        if self._draining or standing is Standing.LEFT:
+            return Readiness.NOT_READY, "this proxy is draining"
+        if standing is Standing.SUPERSEDED:
+            return Readiness.NOT_READY, "another process runs with this proxy's id"
+        if standing is Standing.REFUSED:
+            return Readiness.NOT_READY, "the cluster runs in another mode than this proxy"
+        if not self._parts.view.synced or standing is Standing.JOINING:
+            return Readiness.NOT_READY, "waiting for etcd"
+        if standing is Standing.FENCED:
+            return Readiness.DEGRADED, "no lease in etcd: nothing can be started or deleted"
+        return Readiness.READY, "this proxy holds its lease"
+
+    def proxies(self) -> list[ProxyInfo]:
+        known = {name: entry.record.url for name, entry in self._parts.view.proxies.items()}
+        known[self.proxy_id] = self._parts.member.record.url
+        return [ProxyInfo(name, known[name]) for name in sorted(known)]
+
+    async def start(self) -> None:
+        """Returns when synced and registered. Waits as long as etcd takes; raises Conflict when
+        the cluster's config disagrees with ours, so that the process can end and say so."""
+        parts = self._parts
+        while True:
+            try:
+                await parts.member.step()
+                break
+            except ConfigMismatch as error:
+                raise Conflict(str(error)) from error
+            except (StoreError, RecordError) as error:
+                _log.info("waiting for etcd", error=str(error))
+                await asyncio.sleep(0.2)
+        parts.member.begin(parts.tasks)
+        loops = {
+            "cluster view": parts.view.run(),
+            "takeovers": parts.ownership.run(),
+            "peers": self._peers.run(),
+            "sweep": self._sweep.run(),
+            "timeline": parts.timeline.run(),
+        }
+        for name, loop in loops.items():
+            parts.tasks.spawn(loop, name=name)
+        await parts.view.wait_synced()
+        parts.kernelspecs.refresh()
+
+    async def drain(self) -> None:
+        self._draining = True
+        await self._parts.ownership.release_all()
+        await self._parts.member.leave()
+
+    async def close(self) -> None:
+        self._draining = True
+        await self._parts.tasks.close()
+        await self._caller.close()
+        await self._store.close()
+
+    # --- reading kernels ---
+
+    async def list_kernels(self, user: str | None) -> list[KernelModel]:
+        parts = self._parts
+        if not parts.view.synced:
+            raise Unavailable("this proxy has not read the cluster's kernels yet")
+        try:
+            await parts.view.catch_up()
+        except StoreError as error:
+            _log.debug("the list is from the cache", error=str(error))
+        if parts.view.unreadable_kernels:
+            raise Unavailable("a kernel's record cannot be read by this version; upgrade it")
+        models = []
+        for kernel_id in sorted(parts.view.kernels):
+            entry = parts.cached(kernel_id)
+            if entry is None or (user is not None and entry.record.user != user):
+                continue
+            if is_shown(entry.record, age=parts.clock.age(entry.record.changed)):
+                models.append(self._model(kernel_id, entry.record))
+        return models
+
+    def _model(self, kernel_id: str, record: KernelRecord) -> KernelModel:
+        reports = self._parts.reports
+        death = None
+        if record.state is KernelState.RUNNING:
+            death = reports.death(kernel_id, record)
+        return recorded_model(kernel_id, record, reports.of(kernel_id, record), death)
+
+    async def get_kernel(self, kernel_id: str, user: str | None) -> KernelModel:
+        parts = self._parts
+        entry = await parts.known(kernel_id, user)
+        record = entry.record
+        model = self._model(kernel_id, record)
+        if not is_shown(record, age=parts.clock.age(record.changed)):
+            raise NotFound(f"Kernel does not exist: {kernel_id}")
+        endpoint = parts.endpoints.of(kernel_id, entry)
+        if record.state is not KernelState.RUNNING or model.reason is not None or endpoint is None:
+            return model
+        try:
+            return live_model(kernel_id, record, await parts.keepers.state(endpoint))
+        except KeeperError as error:
+            # The launcher's word that it lives is as good as the keeper's, only older.
+            if parts.reports.of(kernel_id, record) and parts.reports.fresh(kernel_id, record):
+                return model
+            self._seek(kernel_id, entry)
+            raise Unavailable(f"the kernel cannot be reached now: {error}") from error
+
+    async def locate(self, kernel_id: str, user: str | None) -> KeeperEndpoint | Waiting | Dead:
+        parts = self._parts
+        entry = await parts.known(kernel_id, user)
+        record = entry.record
+        match record.state:
+            case KernelState.DEAD:
+                return Dead(record.reason or "the kernel died")
+            case KernelState.DELETING:
+                return Dead("the kernel was deleted")
+            case KernelState.STARTING:
+                return self._waiting(kernel_id, record)
+            case KernelState.RUNNING:
+                death = parts.reports.death(kernel_id, record)
+                if death is not None:
+                    return Dead(death)
+        endpoint = parts.endpoints.of(kernel_id, entry)
+        return endpoint or Waiting("the kernel's keeper is not known yet")
+
+    def _waiting(self, kernel_id: str, record: KernelRecord) -> Waiting:
+        """Says what it waits for; a start that its owner left is taken up at once."""
+        self._parts.ownership.wanted(kernel_id)
+        if record.launcher_id not in self._parts.view.launchers:
+            return Waiting(f"waiting for launcher {record.launcher_id!r} to come back")
+        return Waiting(f"the kernel is being started by launcher {record.launcher_id!r}")
+
+    async def wait_changed(self, kernel_id: str, timeout: float) -> None:
+        await self._parts.view.wait_changed(kernel_id, timeout)
+
+    async def report_unreachable(self, endpoint: KeeperEndpoint, error: str) -> None:
+        entry = self._parts.cached(endpoint.kernel_id)
+        if entry is None or entry.record.state is not KernelState.RUNNING:
+            return
+        if self._parts.endpoints.of(endpoint.kernel_id, entry) != endpoint:
+            return  # another keeper has taken over meanwhile
+        _log.info("keeper unreachable", kernel=endpoint.kernel_id, error=error)
+        token = self._parts.ownership.token(endpoint.kernel_id)
+        try:
+            await self._seeks.run(
+                endpoint.kernel_id,
+                lambda: self._endings.seek(endpoint.kernel_id, entry, token),
+            )
+        except ProxyError as failure:
+            _log.info("no evidence", kernel=endpoint.kernel_id, error=failure.message)
+
+    def _seek(self, kernel_id: str, entry: Entry[KernelRecord]) -> None:
+        token = self._parts.ownership.token(kernel_id)
+        self._seeks.begin(kernel_id, lambda: self._endings.seek(kernel_id, entry, token))
+
+    # --- acting on kernels ---
+
+    async def start_kernel(self, request: StartRequest) -> KernelModel:
+        entry = await self._starts.start(request)
+        return self._model(request.kernel_id, entry.record)
+
+    async def interrupt_kernel(self, kernel_id: str, user: str | None, call: LifecycleCall) -> None:
+        await self._lifecycle.interrupt(kernel_id, user, call)
+
+    async def restart_kernel(
+        self, kernel_id: str, user: str | None, call: LifecycleCall
+    ) -> KernelModel:
+        return await self._lifecycle.restart(kernel_id, user, call)
+
+    async def delete_kernel(self, kernel_id: str, user: str | None, call: LifecycleCall) -> None:
+        await self._lifecycle.delete(kernel_id, user, call)
+
+    # --- launchers ---
+
+    def kernelspecs(self) -> Mapping[str, Any]:
+        return self._parts.kernelspecs.merged()
+
+    async def kernelspec_resource(self, name: str, path: str) -> tuple[bytes, str]:
+        return await self._parts.kernelspecs.resource(name, path)
+
+    async def heartbeat(
+        self, launcher_id: str, credential: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        joined = await self._parts.launchers.heartbeat(launcher_id, credential, body)
+        answer: dict[str, Any] = {
+            "proxies": [{"id": proxy.id, "url": proxy.url} for proxy in self.proxies()],
+            "ttl": LAUNCHER_TTL,
+        }
+        if joined is not None:
+            answer["credential"] = joined
+        return answer

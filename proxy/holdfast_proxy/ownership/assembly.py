@@ -1,0 +1,149 @@
+"""Wires one proxy's parts together from its configuration; nothing is connected here."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import ssl
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from holdfast_protocol.keys import Keys
+from holdfast_protocol.records import ProxyRecord
+from holdfast_proxy.config import ConfigError, Mode, ProxyConfig
+from holdfast_proxy.ownership.active import ActiveCluster
+from holdfast_proxy.ownership.background import TaskSet
+from holdfast_proxy.ownership.cache import ClusterView
+from holdfast_proxy.ownership.calling import Caller
+from holdfast_proxy.ownership.clock import Clock
+from holdfast_proxy.ownership.endpoints import Endpoints
+from holdfast_proxy.ownership.forwarding import Forwarder
+from holdfast_proxy.ownership.keepers import KeeperClient
+from holdfast_proxy.ownership.kernelspecs import Kernelspecs
+from holdfast_proxy.ownership.launcher_client import LauncherClient
+from holdfast_proxy.ownership.launchers import Launchers
+from holdfast_proxy.ownership.member import Member
+from holdfast_proxy.ownership.owner import Ownership
+from holdfast_proxy.ownership.parts import Parts
+from holdfast_proxy.ownership.peers import Peers
+from holdfast_proxy.ownership.reports import Reports
+from holdfast_proxy.ownership.sealing import Sealer
+from holdfast_proxy.ownership.timeline import Timeline
+from holdfast_proxy.ownership.writes import KernelWriter
+from holdfast_proxy.store.calls import Login
+from holdfast_proxy.store.contract import Store
+from holdfast_proxy.store.endpoints import TlsFiles
+from holdfast_proxy.store.errors import Misuse
+from holdfast_proxy.store.etcd import EtcdConfig, EtcdStore
+
+
+def assemble(
+    config: ProxyConfig, *, proxy_url: str, store: Store, clock: Clock | None = None
+) -> ActiveCluster:
+    """Raises ConfigError."""
+    if config.mode is not Mode.ACTIVE_ACTIVE:
+        raise ConfigError(
+            f'mode "{config.mode.value}" is not implemented yet: set mode = "active-active"'
+        )
+    if config.cluster_key is None:
+        raise ConfigError(
+            "cluster_key_file is missing: proxies seal secrets in etcd and know each other by it. "
+            "Put the same random secret into a file of mode 0600 for every proxy"
+        )
+    clock = clock or Clock()
+    keys = Keys(config.cluster)
+    cluster_key = config.cluster_key.reveal()
+    record = _registration(config, proxy_url)
+    tasks, caller = TaskSet(), Caller()
+    view = ClusterView(store=store, keys=keys)
+    member = Member(
+        store=store,
+        keys=keys,
+        proxy_id=config.id,
+        record=record,
+        mode=config.mode.value,
+        ttl=config.lease_ttl,
+        clock=clock,
+    )
+    peers = Peers(me=config.id, view=view, caller=caller, clock=clock, ttl=config.lease_ttl)
+    reports = Reports(view=view, clock=clock)
+    sealer = Sealer([cluster_key])
+    launchers = Launchers(
+        store=store,
+        keys=keys,
+        view=view,
+        reports=reports,
+        sealer=sealer,
+        clock=clock,
+        join_token=None if config.join_token is None else config.join_token.reveal(),
+    )
+    launcher_client = LauncherClient(caller=caller, clock=clock)
+    parts = Parts(
+        clock=clock,
+        view=view,
+        member=member,
+        ownership=Ownership(
+            store=store, keys=keys, view=view, member=member, peers=peers, tasks=tasks
+        ),
+        writer=KernelWriter(store=store, keys=keys, view=view, member=member),
+        sealer=sealer,
+        reports=reports,
+        endpoints=Endpoints(keys=keys, sealer=sealer),
+        keepers=KeeperClient(caller=caller, clock=clock),
+        launchers=launchers,
+        launcher_client=launcher_client,
+        kernelspecs=Kernelspecs(
+            view=view, launchers=launchers, client=launcher_client, tasks=tasks
+        ),
+        timeline=Timeline(store=store, keys=keys, proxy_id=config.id, clock=clock),
+        tasks=tasks,
+        takeover_wait=config.takeover_wait,
+        node_grace=config.node_grace,
+    )
+    forwarder = Forwarder(me=config.id, cluster_key=cluster_key, caller=caller, clock=clock)
+    return ActiveCluster(parts=parts, store=store, caller=caller, peers=peers, forwarder=forwarder)
+
+
+def connect_store(config: ProxyConfig) -> Store:
+    """The etcd that the configuration names. Call it on the loop. Raises ConfigError."""
+    etcd = config.etcd
+    login = None
+    if etcd.user is not None:
+        if etcd.password is None:
+            raise ConfigError("etcd.user needs etcd.password_file")
+        login = Login(etcd.user, etcd.password.reveal())
+    tls = None
+    if etcd.ca_file is not None or etcd.cert_file is not None:
+        tls = TlsFiles(ca=_path(etcd.ca_file), cert=_path(etcd.cert_file), key=_path(etcd.key_file))
+    try:
+        return EtcdStore(EtcdConfig(endpoints=etcd.endpoints, tls=tls, login=login))
+    except Misuse as error:
+        raise ConfigError(f"etcd: {error}") from error
+
+
+def _registration(config: ProxyConfig, proxy_url: str) -> ProxyRecord:
+    try:
+        software = version("holdfast")
+    except PackageNotFoundError:
+        software = "0"
+    return ProxyRecord(
+        url=proxy_url.rstrip("/"),
+        boot_id=secrets.token_hex(16),
+        software=software,
+        fingerprint=None if config.tls_cert is None else _fingerprint(Path(config.tls_cert)),
+    )
+
+
+def _fingerprint(path: Path) -> str:
+    """SHA-256 hex of the first certificate in a PEM file. Raises ConfigError."""
+    end = "-----END CERTIFICATE-----"
+    try:
+        text = path.read_text(encoding="ascii")
+        first = text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)]
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls_cert: no certificate in {path}: {error}") from error
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)

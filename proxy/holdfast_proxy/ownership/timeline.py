@@ -1,0 +1,84 @@
+"""The timeline: takeovers, starts, deaths and deletions as lines in etcd, kept for a day.
+
+Best effort and cheap: lines wait in a short queue and are dropped when etcd is away for long.
+One lease of 24 h is shared by an hour's lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+
+from holdfast_protocol.keys import Keys, Kind
+from holdfast_protocol.records import EventRecord
+from holdfast_proxy.ownership.clock import Clock
+from holdfast_proxy.store.contract import ModEquals, Put, Store
+from holdfast_proxy.store.errors import LeaseLost, NoAnswer, StoreError
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds that a line is kept.
+_KEEP = 86_400.0
+#: Seconds for which one lease takes new lines.
+_LEASE_FOR = 3_600.0
+_QUEUED = 256
+
+
+class Timeline:
+    """Writes what happened to ``events/``."""
+
+    def __init__(self, *, store: Store, keys: Keys, proxy_id: str, clock: Clock) -> None:
+        self._store = store
+        self._keys = keys
+        self._proxy_id = proxy_id
+        self._clock = clock
+        self._queue: deque[tuple[str, EventRecord]] = deque(maxlen=_QUEUED)
+        self._more = asyncio.Event()
+        self._count = 0
+        self._lease = 0
+        self._lease_since = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Timeline: {len(self._queue)} lines to write>"
+
+    def note(self, kind: str, kernel_id: str | None = None, detail: str = "") -> None:
+        """Queue one line; never blocks. ``detail`` must hold no secret."""
+        self._count += 1
+        name = f"{int(self._clock.wall() * 1000):014d}-{self._proxy_id}-{self._count}"
+        record = EventRecord(
+            kind=kind,
+            at=self._clock.stamp(),
+            proxy_id=self._proxy_id,
+            kernel_id=kernel_id,
+            detail=detail[:500],
+        )
+        self._queue.append((self._keys.of(Kind.EVENT, name), record))
+        self._more.set()
+
+    async def run(self) -> None:
+        """Write queued lines, for ever."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._queue:
+                try:
+                    await self._write(*self._queue[0])
+                except LeaseLost:
+                    self._lease = 0
+                    continue
+                except NoAnswer:
+                    await asyncio.sleep(1.0)
+                    continue
+                except StoreError as error:
+                    _log.warning("a line of the timeline is lost", error=str(error))
+                if self._queue:
+                    self._queue.popleft()
+
+    async def _write(self, key: str, record: EventRecord) -> None:
+        now = self._clock.now()
+        if not self._lease or now - self._lease_since > _LEASE_FOR:
+            self._lease = await self._store.lease_grant(_KEEP)
+            self._lease_since = now
+        await self._store.txn([ModEquals(key, 0)], [Put(key, record.encode(), self._lease)])
