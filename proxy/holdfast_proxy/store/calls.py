@@ -192,13 +192,9 @@ class Caller:
             except grpc.aio.UsageError as error:
                 raise Misuse("the store is closed") from error
             except asyncio.CancelledError:
-                # Closing a channel cancels its calls, which looks as if our task were cancelled.
-                task = asyncio.current_task()
-                if not self.closed or (task is not None and task.cancelling()):
+                if cancelled_by_caller():
                     raise
-                progress.ambiguous = True
-                progress.reason = "the store was closed meanwhile"
-                raise progress.failure() from None
+                self._digest_cancellation(progress)
 
     async def _attempt(
         self, attempt: Attempt[T], channel: Channel, progress: _Progress, *, needs_leader: bool
@@ -242,6 +238,14 @@ class Caller:
         """For a stream that its user drives: the token, and that a leader is needed."""
         return (*await self.authenticator.metadata(channel, timeout), _NEEDS_LEADER)
 
+    def _digest_cancellation(self, progress: _Progress) -> None:
+        """gRPC gave the call up by itself. Return to try again."""
+        progress.reason = "the call was cancelled inside this process"
+        progress.ambiguous = True
+        progress.untried -= 1
+        if self.closed or progress.effect is Effect.ONCE:
+            raise progress.failure() from None
+
     def _digest(self, error: Any, channel: Channel, progress: _Progress, lease: int) -> None:
         """Return to try again; raise when this was the answer."""
         details = error.details() or error.code().name
@@ -266,6 +270,13 @@ class Caller:
                 raise Rejected(f"etcd: {details}") from error
         progress.untried -= 1
         self.channels.report_failure(channel, details)
+
+
+def cancelled_by_caller() -> bool:
+    """Ask in ``except CancelledError``: gRPC raises it also for a call that was cancelled by the
+    closing of its channel, and nobody has cancelled this task then."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class _EndpointFailed(Exception):

@@ -10,6 +10,7 @@ and etcd's locks and elections (unsafe without fencing; the ownership decision d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 from collections.abc import Sequence
@@ -259,9 +260,10 @@ class EtcdStore(Store):
             request_serializer=self._messages.LeaseKeepAliveRequest.SerializeToString,
             response_deserializer=self._messages.LeaseKeepAliveResponse.FromString,
         )
-        request = self._messages.LeaseKeepAliveRequest(ID=lease)
-        stream = call(iter((request,)), timeout=seconds, metadata=metadata)
+        stream = call(timeout=seconds, metadata=metadata)
         try:
+            with contextlib.suppress(asyncio.InvalidStateError):  # over already: read why
+                await stream.write(self._messages.LeaseKeepAliveRequest(ID=lease))
             answer = await stream.read()
             if answer is grpc.aio.EOF:
                 raise grpc.aio.AioRpcError(

@@ -28,7 +28,7 @@ import grpc.aio
 import structlog
 
 from holdfast_proxy.store import codec
-from holdfast_proxy.store.calls import Caller, Metadata
+from holdfast_proxy.store.calls import Caller, Metadata, cancelled_by_caller
 from holdfast_proxy.store.contract import Watch, WatchBatch
 from holdfast_proxy.store.endpoints import Channel
 from holdfast_proxy.store.errors import (
@@ -134,6 +134,10 @@ class EtcdWatch(Watch):
                 reason = str(error)
             except grpc.aio.AioRpcError as error:
                 reason = self._judge(error)
+            except asyncio.CancelledError:
+                if cancelled_by_caller():
+                    raise
+                reason = "the call was cancelled inside this process"
             except grpc.aio.UsageError as error:
                 raise Misuse("the store is closed") from error
             failures = 0 if self._connected else failures + 1
