@@ -59,12 +59,12 @@ class Counters:
     def observe(self, msg_id: str, *, iopub: bool) -> None:
         """One message arrived. Ids of any other shape than jupyter_client's are ignored."""
         prefix, _, digits = msg_id.rpartition("_")
-        if not prefix or not digits.isdecimal() or not prefix.rpartition("_")[2].isdecimal():
+        if not prefix or not digits.isdecimal():
             return
         number = int(digits)
         series = self._series.get(prefix)
         if series is None:
-            if not iopub:
+            if not iopub or not prefix.rpartition("_")[2].isdecimal():
                 return  # what iopub said before we subscribed is no loss: it sets the floor
             series = self._series[prefix] = _Series(base=number, floor=number)
         self._add(series, number)
