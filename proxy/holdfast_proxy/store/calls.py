@@ -142,11 +142,13 @@ class Caller:
         *,
         timeout: float,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.channels = channels
         self.authenticator = authenticator
         self._timeout = timeout
         self._clock = clock
+        self._sleep = sleep
         self.closed = False
 
     def __repr__(self) -> str:
@@ -176,7 +178,7 @@ class Caller:
             if left <= 0:
                 raise progress.failure()
             if progress.untried <= 0:
-                await asyncio.sleep(min(progress.pause, left))
+                await self._sleep(min(progress.pause, left))
                 progress.pause = min(progress.pause * 2, _LONGEST_PAUSE)
                 progress.untried = endpoints
                 continue
