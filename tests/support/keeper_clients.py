@@ -16,7 +16,7 @@ from holdfast_protocol.stream.client import ByeReceived, ClientStream, Delivered
 
 from .keeper_process import KeeperProcess
 
-SECONDS = 15.0
+SECONDS = 30.0
 
 
 def execute(code: str, session: str = "client") -> Message:
@@ -46,23 +46,34 @@ def texts(messages: list[Message], parent: Message | None = None) -> list[str]:
     ]
 
 
-def is_done(messages: list[Message], parent: Message) -> bool:
-    kinds = {
-        (m.msg_type, str(m.content_dict().get("execution_state", "")))
-        for m in messages
-        if m.parent_id == parent.msg_id and m.msg_type in ("execute_reply", "status")
-    }
-    return {("execute_reply", ""), ("status", "idle")} <= kinds
+class Received:
+    """Messages in the order of their arrival, and which requests have ended."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._replied: set[str] = set()
+        self._idle: set[str] = set()
+
+    def take(self, message: Message) -> None:
+        self.messages.append(message)
+        if message.channel == "shell":
+            self._replied.add(message.parent_id)
+        elif b'"status"' in message.header and b"idle" in message.content:
+            self._idle.add(message.parent_id)
+
+    def done(self, request: Message) -> bool:
+        """Whether ``request`` has its reply and its idle."""
+        return request.msg_id in self._replied and request.msg_id in self._idle
 
 
-class StreamClient:
+class StreamClient(Received):
     """One session over any number of connections; keeps what it was delivered."""
 
     def __init__(self, keeper: KeeperProcess, session_id: str = "s-1") -> None:
+        super().__init__()
         self.keeper = keeper
         self.session_id = session_id
         self.stream = ClientStream(uuid.uuid4().bytes)
-        self.messages: list[Message] = []
         self.sizes: list[int] = []
         self.gaps: list[GapSeen] = []
         self.byes: list[ByeReceived] = []
@@ -101,7 +112,7 @@ class StreamClient:
         events = self.stream.receive(message.data)
         for event in events:
             if isinstance(event, Delivered):
-                self.messages.append(decode_v1(event.message))
+                self.take(decode_v1(event.message))
                 self.sizes.append(len(event.message))
                 self.stream.consumed(event.seq)
             elif isinstance(event, GapSeen):
@@ -133,7 +144,7 @@ class StreamClient:
         """Run a cell to its end; returns the request and its output."""
         request = execute(code)
         await self.send(request)
-        await self.until(lambda: is_done(self.messages, request))
+        await self.until(lambda: self.done(request))
         return request, texts(self.messages, request)
 
     def cut(self) -> None:

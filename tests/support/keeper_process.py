@@ -1,18 +1,22 @@
-"""A real keeper process for tests, with the fake kernel side or the real one.
+"""Real keeper processes for tests, with the fake kernel side or the real one.
 
-Run as a module it is that process: the config comes as JSON on stdin (no secret in argv), the
-ready byte goes to stdout. ``running_keeper`` starts one and ends it by its pid, also on failure.
+Keepers are forked from one nursery process, as the launcher forks them from its zygote, so
+that a test does not wait for imports. The config goes over a pipe (no secret in argv).
+``running_keeper`` starts one and ends it by its pid, also on failure.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +27,7 @@ import aiohttp
 CREDENTIAL = "keeper-credential-for-tests"
 NONCE = "nonce-1"
 KERNEL_ID = "11111111-2222-4333-8444-555555555555"
-START_SECONDS = 20.0
+START_SECONDS = 30.0
 _TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -31,19 +35,19 @@ _TESTS = Path(__file__).resolve().parent.parent
 class KeeperProcess:
     """A running keeper. ``http`` carries the credential on every request."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
+    pidfd: int
     state_dir: Path
     url: str
     http: aiohttp.ClientSession
     revision: int = 1
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
     def keeper_file(self) -> dict[str, Any]:
         value: dict[str, Any] = json.loads((self.state_dir / "keeper.json").read_text())
         return value
+
+    def log_text(self) -> str:
+        return _errors_of(self.state_dir).read_text()
 
     async def state(self) -> dict[str, Any]:
         async with self.http.get(f"{self.url}/v1/kernel") as response:
@@ -81,6 +85,15 @@ class KeeperProcess:
             autoping=False,
         )
 
+    async def wait_ended(self, seconds: float = 15.0) -> None:
+        """Until the process is gone. Raises TimeoutError."""
+        ready, _, _ = await asyncio.to_thread(select.select, [self.pidfd], [], [], seconds)
+        if not ready:
+            raise TimeoutError("the keeper still runs")
+
+    def signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self.pidfd, number)
+
 
 @contextlib.asynccontextmanager
 async def running_keeper(
@@ -95,25 +108,22 @@ async def running_keeper(
         "state_dir": str(state_dir),
         "credential": CREDENTIAL,
     } | config
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with (state_dir.parent / f"{state_dir.name}.stderr").open("ab") as errors:
-        process = subprocess.Popen(
-            [sys.executable, __file__, "fake" if fake else "real", preamble],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=os.environ | {"PYTHONPATH": str(_TESTS)},
-            start_new_session=True,
-        )
+    order = {
+        "config": settings,
+        "fake": fake,
+        "preamble": preamble,
+        "stderr": str(_errors_of(state_dir)),
+    }
+    pid = await asyncio.to_thread(_nursery().start, order)
+    pidfd = os.pidfd_open(pid)
     try:
-        await _hand_over(process, settings, state_dir)
         endpoint = json.loads((state_dir / "keeper.json").read_text())["endpoint"]
         async with aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {CREDENTIAL}"},
             timeout=aiohttp.ClientTimeout(total=60),
         ) as http:
             url = f"http://{endpoint['host']}:{endpoint['port']}"
-            keeper = KeeperProcess(process, state_dir, url, http)
+            keeper = KeeperProcess(pid, pidfd, state_dir, url, http)
             try:
                 yield keeper
             finally:
@@ -121,53 +131,113 @@ async def running_keeper(
                     await _end_real_kernel(keeper)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
 
 
-async def _hand_over(
-    process: subprocess.Popen[bytes], settings: dict[str, Any], state_dir: Path
-) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(settings).encode())
-    process.stdin.close()
-    async with asyncio.timeout(START_SECONDS):
-        ready = await asyncio.to_thread(process.stdout.read, 1)
-    if ready != b"1":
-        errors = (state_dir.parent / f"{state_dir.name}.stderr").read_text()
-        raise AssertionError(f"the keeper did not come up:\n{errors[-4000:]}")
+def _errors_of(state_dir: Path) -> Path:
+    return state_dir.parent / f"{state_dir.name}.stderr"
 
 
 async def _end_real_kernel(keeper: KeeperProcess) -> None:
     """A real kernel outlives a killed keeper: end it through the keeper, else by its pid."""
-    pid = keeper.keeper_file().get("kernel_pid")
     with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(15):
             await keeper.post("shutdown", {"now": True}, fence=f"{1 << 30}.1")
             return
-    if pid is not None:
+    kernel = keeper.keeper_file().get("kernel")
+    if kernel is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(kernel["pid"], signal.SIGKILL)
 
 
-def _main() -> int:
-    kind, preamble = sys.argv[1:3]
-    exec(preamble)  # noqa: S102  # a test's own code
+class _Nursery:
+    """The process that keepers are forked from: orders in, pids out, one JSON line each."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(_TESTS)},
+            start_new_session=True,
+        )
+
+    def start(self, order: dict[str, Any]) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        if not answer["ready"]:
+            errors = Path(order["stderr"]).read_text()
+            raise AssertionError(f"the keeper did not come up:\n{errors[-4000:]}")
+        return int(answer["pid"])
+
+    def end(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait()
+
+
+_shared: list[_Nursery] = []
+
+
+def _nursery() -> _Nursery:
+    if not _shared:
+        _shared.append(_Nursery())
+        atexit.register(_shared[0].end)
+    return _shared[0]
+
+
+def _main() -> None:
+    """Be the nursery until stdin ends."""
+    # what every child needs, imported once
+    import holdfast_launcher.keeper.kernel
+    import holdfast_launcher.keeper.main  # noqa: F401  # as above
+    import support.fake_kernel  # noqa: F401  # as above
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel of the machine reaps
+    for line in sys.stdin:
+        order = json.loads(line)
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            _be_keeper(order, writer)
+        os.close(writer)
+        ready, _, _ = select.select([reader], [], [], START_SECONDS)
+        answer = {"pid": pid, "ready": bool(ready) and os.read(reader, 1) == b"1"}
+        os.close(reader)
+        print(json.dumps(answer), flush=True)
+
+
+def _be_keeper(order: dict[str, Any], ready_fd: int) -> None:
+    """The forked child; never returns."""
     from holdfast_launcher.keeper.config import KeeperConfig
     from holdfast_launcher.keeper.main import run
-
-    config = KeeperConfig.from_json(sys.stdin.read())
-    ready = os.dup(sys.stdout.fileno())
-    if kind == "real":
-        return run(config, ready)
     from support.fake_kernel import FakeKernelHost
 
-    return run(config, ready, build_host=FakeKernelHost)
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        errors = os.open(order["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        os.dup2(errors, 2)
+        exec(order["preamble"], {})  # noqa: S102  # a test's own code
+        config = KeeperConfig.from_json(json.dumps(order["config"]))
+        status = run(config, ready_fd, build_host=FakeKernelHost if order["fake"] else None)
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    _main()

@@ -36,7 +36,7 @@ class StateWriter:
         self._kernel_pid = kernel_pid
         self._changed = asyncio.Event()
         self._written: dict[str, Any] = {}
-        self._keeper = identity | _no_kernel()
+        self._keeper: dict[str, Any] = identity | {"kernel": None}
 
     def __repr__(self) -> str:
         return f"<StateWriter {self._directory}>"
@@ -50,12 +50,12 @@ class StateWriter:
         and nobody has taken it over yet. Raises OSError."""
         pid = self._kernel_pid()
         if pid is not None:
-            self._keeper |= _kernel(pid)
+            self._keeper["kernel"] = _kernel(pid)
         elif keep_kernel:
             old = read_json(self._directory / KEEPER_FILE) or {}
-            self._keeper |= {key: old.get(key) for key in _no_kernel()}
+            self._keeper["kernel"] = old.get("kernel")
         else:
-            self._keeper |= _no_kernel()
+            self._keeper["kernel"] = None
         self._write(KEEPER_FILE, self._keeper, durable=durable)
         self._write(ACTIVITY_FILE, self._activity(), durable=False)
 
@@ -76,18 +76,18 @@ class StateWriter:
             self._written[name] = dict(value)
 
 
-def _no_kernel() -> dict[str, Any]:
-    return {"kernel_pid": None, "kernel_pgid": None, "kernel_start_time": None}
-
-
-def _kernel(pid: int) -> dict[str, Any]:
+def _kernel(pid: int) -> dict[str, Any] | None:
+    """What names the kernel's process for good; None when it is gone already."""
+    started = start_time(pid)
+    if started is None:
+        return None
     try:
-        group: int | None = os.getpgid(pid)
+        group = os.getpgid(pid)
     except OSError:
-        group = None
-    return {"kernel_pid": pid, "kernel_pgid": group, "kernel_start_time": start_time(pid)}
+        return None
+    return {"pid": pid, "pgid": group, "start_time": started}
 
 
 def _is_alive(keeper: dict[str, Any]) -> bool:
-    pid = keeper.get("kernel_pid")
-    return pid is not None and start_time(pid) == keeper.get("kernel_start_time")
+    kernel = keeper.get("kernel")
+    return bool(kernel) and start_time(kernel["pid"]) == kernel["start_time"]
