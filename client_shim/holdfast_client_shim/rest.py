@@ -18,6 +18,7 @@ from typing import Any, Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import HTTPTimeoutError
 
 from .endpoints import Endpoint, EndpointPool
@@ -188,11 +189,12 @@ class RestCaller:
         arguments = dict(self._arguments(headers))
         arguments["request_timeout"] = left
         arguments["connect_timeout"] = min(left, PROBE_AFTER + PROBE_TIMEOUT)
+        fields = arguments["headers"] = HTTPHeaders(arguments.get("headers") or {})
+        for value in call.after:
+            fields.add("Holdfast-After", value)
         request = HTTPRequest(
             endpoint.url + call.path, method=call.method, body=call.body, **arguments
         )
-        for value in call.after:
-            request.headers.add("Holdfast-After", value)
         return self._http.fetch(request, raise_error=False)
 
     async def _alive(self, endpoint: Endpoint) -> bool:
