@@ -31,6 +31,8 @@ from holdfast_launcher.errors import ConfigError
 from holdfast_launcher.statefiles import read_secret
 
 _MIB = 1024 * 1024
+#: The keeper that is run unless the configuration names another.
+KEEPER_ENTRY = "holdfast_launcher.keeper.main:run"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -79,7 +81,7 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Everybody's kernels run as the launcher's own user. Without this the local engine refuses.
     single_user: bool = False
     #: ``module:function`` that a keeper runs.
-    keeper_entry: str = "holdfast_launcher.keeper.main:run"
+    keeper_entry: str = KEEPER_ENTRY
     keeper_start_timeout: Positive = 30.0
 
     #: Empty: Jupyter's own search path.

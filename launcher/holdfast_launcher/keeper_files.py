@@ -29,14 +29,9 @@ class Endpoint(Struct, frozen=True):
     port: int
 
 
-class KernelProcess(Struct, frozen=True):
-    pid: int
-    pgid: int
-    start_time: int
-
-
 class KeeperFile(Struct, frozen=True, kw_only=True):
-    """``keeper.json``. ``kernel``: None before the first start and after the last."""
+    """``keeper.json``. The kernel's fields are None before its first start and after its last,
+    and up to a second behind."""
 
     kernel_id: str
     nonce: str
@@ -48,17 +43,28 @@ class KeeperFile(Struct, frozen=True, kw_only=True):
     epoch: str
     spec: str
     user: str
-    kernel: KernelProcess | None = None
+    kernel_pid: int | None = None
+    kernel_pgid: int | None = None
+    kernel_start_time: int | None = None
 
     def __repr__(self) -> str:
         return f"KeeperFile(kernel_id={self.kernel_id!r}, pid={self.pid})"
 
     @property
     def group(self) -> ProcessGroup | None:
-        """The kernel's process group."""
-        if self.kernel is None:
+        """The kernel's process group, when the kernel leads one of its own."""
+        if self.kernel_pgid is None or self.kernel_pgid != self.kernel_pid:
             return None
-        return ProcessGroup(self.kernel.pgid, self.kernel.start_time)
+        if self.kernel_start_time is None:
+            return None
+        return ProcessGroup(self.kernel_pgid, self.kernel_start_time)
+
+    @property
+    def kernel(self) -> ProcessId | None:
+        """The kernel's process."""
+        if self.kernel_pid is None or self.kernel_start_time is None:
+            return None
+        return ProcessId(self.kernel_pid, self.kernel_start_time)
 
 
 class LaunchFile(Struct, frozen=True, kw_only=True):

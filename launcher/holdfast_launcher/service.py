@@ -21,7 +21,7 @@ import structlog
 from aiohttp import web
 
 from holdfast_launcher.agent.agent import Agent
-from holdfast_launcher.config import LauncherConfig
+from holdfast_launcher.config import KEEPER_ENTRY, LauncherConfig
 from holdfast_launcher.engines.local import LocalEngine
 from holdfast_launcher.environment import base_environment
 from holdfast_launcher.errors import ConfigError
@@ -37,6 +37,9 @@ from holdfast_launcher.tls import Identity, obtain_identity
 _GRACE = 3.0
 #: What importing the keeper needs besides the base: where Python finds modules.
 _PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+
+#: What the keeper's entry imports when it runs rather than when it is imported.
+_PRELOAD = ("holdfast_launcher.keeper.kernel", "uvloop")
 
 _log = structlog.get_logger(__name__)
 
@@ -107,6 +110,7 @@ def _agent(
         environment={**base, **python},
         start_timeout=config.keeper_start_timeout,
         reaper=reaper,
+        preload=_PRELOAD if config.keeper_entry == KEEPER_ENTRY else (),
     )
     return Agent(
         config=config,

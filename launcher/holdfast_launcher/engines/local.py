@@ -118,7 +118,8 @@ class LocalEngine(Engine):
     """``entry`` is the keeper's ``module:function``, called as ``function(config, ready_fd=N)``.
 
     ``environment`` is the keepers' own; a kernel's comes with its config. Without a ``reaper``
-    (a process whose children are not all ours) exit statuses are not known.
+    (a process whose children are not all ours) exit statuses are not known. ``preload``: modules
+    that a keeper imports late; having them before the fork saves each keeper their import.
     """
 
     name = "local"
@@ -130,13 +131,13 @@ class LocalEngine(Engine):
         environment: Mapping[str, str],
         start_timeout: float,
         reaper: Reaper | None = None,
+        preload: tuple[str, ...] = (),
     ) -> None:
         self._entry = entry
         self._start_timeout = start_timeout
         self._reaper = reaper
-        self._nursery = Nursery(
-            module=entry.partition(":")[0], environment=environment, reaper=reaper
-        )
+        modules = (entry.partition(":")[0], *preload)
+        self._nursery = Nursery(modules=modules, environment=environment, reaper=reaper)
 
     def __repr__(self) -> str:
         return f"LocalEngine({self._entry!r}, {self._nursery!r})"
@@ -229,11 +230,15 @@ def end_kernel_processes(directory: Path, *, mark: str, timeout: float) -> bool:
     found = read_keeper_file(directory)
     launched = read_launch_file(directory)
     same_boot = launched is not None and launched.this_boot
-    group = found.group if found is not None and same_boot else None
+    named = found if same_boot else None
+    group = named.group if named is not None else None
+    kernel = named.kernel if named is not None else None
     for _round in range(20):  # what is killed may just have started another
         left = set(marked(MARK, mark))
         if group is not None:
             left.update(group.members())
+        if kernel is not None and kernel.running:
+            left.add(kernel)
         if not left:
             return True
         for process in left:

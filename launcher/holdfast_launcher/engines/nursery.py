@@ -33,9 +33,9 @@ class Nursery:
     """Use on one loop. ``reaper`` is None where the caller's children are not ours to collect."""
 
     def __init__(
-        self, *, module: str, environment: Mapping[str, str], reaper: Reaper | None
+        self, *, modules: tuple[str, ...], environment: Mapping[str, str], reaper: Reaper | None
     ) -> None:
-        self._module = module
+        self._modules = modules
         self._environment = environment
         self._reaper = reaper
         self._lock = asyncio.Lock()
@@ -60,7 +60,7 @@ class Nursery:
         if self._link is not None or self._closed:
             return
         loop = asyncio.get_running_loop()
-        link = ZygoteLink(module=self._module, environment=self._environment)
+        link = ZygoteLink(modules=self._modules, environment=self._environment)
         self._link, self._born = link, time.monotonic()
         self._ready = loop.create_task(asyncio.to_thread(link.wait_ready, timeout=_IMPORT_TIMEOUT))
         # Whoever forks awaits it and gets the error; nobody may, and then the death is logged.

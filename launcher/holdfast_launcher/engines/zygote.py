@@ -1,6 +1,6 @@
 """The process that keepers are forked from: everything imported, nothing opened.
 
-``python -m holdfast_launcher.engines.zygote FD MODULE`` runs as the launcher's child and reads
+``python -m holdfast_launcher.engines.zygote FD MODULE…`` runs as the launcher's child and reads
 orders from the socket FD. A fork of it is a keeper in milliseconds that shares its pages; from
 scratch one takes most of a second and 45 MB (DESIGN section 1).
 
@@ -28,7 +28,6 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,7 +97,8 @@ def main(arguments: list[str]) -> int:
     set_process_name("holdfast-zygote")
     become_undumpable()
     try:
-        _import_entry(arguments[1])
+        for name in arguments[1:]:
+            importlib.import_module(name)
     except BaseException as error:  # whatever an import raises, the launcher must be told
         traceback.print_exc()
         send_message(link, {"error": f"{type(error).__name__}: {error}"})
@@ -109,14 +109,6 @@ def main(arguments: list[str]) -> int:
     while (order := receive_message(link)) is not None:
         send_message(link, _serve(link, *order))
     return 0
-
-
-def _import_entry(module_name: str) -> None:
-    module = importlib.import_module(module_name)
-    # A keeper module may name what else to load: entry points, codecs, what is imported late.
-    preload: Callable[[], None] | None = getattr(module, "preload", None)
-    if preload is not None:
-        preload()
 
 
 def _serve(link: socket.socket, order: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -33,13 +33,13 @@ class ZygoteBroken(Exception):
 class ZygoteLink:
     """One zygote process. Blocking; ``fork`` and ``wait_ready`` belong in a worker thread."""
 
-    def __init__(self, *, module: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, *, modules: tuple[str, ...], environment: Mapping[str, str]) -> None:
         """Start the process (posix_spawn: no fork of the launcher's threads and memory)."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             # -P: what lies in the working directory must not shadow a module.
             command = [sys.executable, "-P", "-m", "holdfast_launcher.engines.zygote"]
-            arguments = [*command, str(_SOCKET_IN_CHILD), module]
+            arguments = [*command, str(_SOCKET_IN_CHILD), *modules]
             self.pid = os.posix_spawn(
                 sys.executable,
                 arguments,
