@@ -79,6 +79,10 @@ class EtcdMember:
         return f"http://127.0.0.1:{self.peer_port}"
 
     @property
+    def data_directory(self) -> Path:
+        return self.directory / f"{self.name}.etcd"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, f"{self.name} was never started"
         return self._process.pid
@@ -158,7 +162,7 @@ class EtcdMember:
     def _command_line(self) -> list[str]:
         options = {
             "name": self.name,
-            "data-dir": str(self.directory / f"{self.name}.etcd"),
+            "data-dir": str(self.data_directory),
             "listen-client-urls": self.client_url,
             "advertise-client-urls": self.client_url,
             "listen-peer-urls": self.peer_url,

@@ -79,10 +79,14 @@ class Authenticator:
         return f"<Authenticator {state}>"
 
     async def metadata(self, channel: Channel, timeout: float) -> Metadata:
-        """The token for a call's metadata; asks ``channel`` for one when there is none."""
+        """The token for a call's metadata; asks ``channel`` for one when there is none.
+
+        Raises ``TimeoutError`` after ``timeout`` seconds, also while another call is asking.
+        """
         if self._login is None:
             return ()
-        async with self._lock:  # ten calls that find the token expired renew it once
+        # The lock: ten calls that find the token expired renew it once.
+        async with asyncio.timeout(timeout), self._lock:
             if self._token is None:
                 messages = load_messages()
                 request = messages.AuthenticateRequest(
@@ -211,6 +215,8 @@ class Caller:
             raise _EndpointFailed(f"{channel.target} does not accept a connection")
         try:
             token = await self.authenticator.metadata(channel, share)
+        except TimeoutError:
+            raise _EndpointFailed(f"{channel.target} does not answer a login") from None
         except grpc.aio.AioRpcError as error:
             if judge(error.code(), error.details() or "") is Verdict.AMBIGUOUS:
                 raise _EndpointFailed(f"{channel.target}: {error.details()}") from error

@@ -58,6 +58,17 @@ class Compacted(StoreError):
     The caller lists again and watches from the list's revision + 1.
     """
 
-    def __init__(self, revision: int) -> None:
-        super().__init__(f"history before revision {revision} was compacted; list again")
+    def __init__(self, revision: int, reason: str = "was compacted") -> None:
+        super().__init__(f"history before revision {revision} {reason}; list again")
         self.revision = revision
+
+
+class HistoryReplaced(Compacted):
+    """The store's revision went back: it was restored from a backup or begun anew.
+
+    Fencing tokens compare across that only with a raised era.
+    """
+
+    def __init__(self, revision: int, seen: int) -> None:
+        super().__init__(revision, f"was replaced (revision {seen} had been seen)")
+        self.seen = seen

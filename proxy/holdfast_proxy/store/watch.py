@@ -34,6 +34,7 @@ from holdfast_proxy.store.endpoints import Channel
 from holdfast_proxy.store.errors import (
     AuthenticationFailed,
     Compacted,
+    HistoryReplaced,
     Misuse,
     Rejected,
     StoreError,
@@ -77,6 +78,7 @@ class EtcdWatch(Watch):
         self._timing = timing
         self._on_closed = on_closed
         self._messages = load_messages()
+        self._seen = 0
         self._connected = False
         self._closed = False
         self._queue: asyncio.Queue[WatchBatch | Exception | None] = asyncio.Queue(_QUEUED_BATCHES)
@@ -157,7 +159,10 @@ class EtcdWatch(Watch):
         fail_fast = len(self._caller.channels) > 1
         if not await channel.wait_ready(timing.silent_after, fail_fast=fail_fast):
             raise _StreamBroken("no connection")
-        metadata = await self._caller.metadata(channel, timing.silent_after)
+        try:
+            metadata = await self._caller.metadata(channel, timing.silent_after)
+        except TimeoutError:
+            raise _StreamBroken("no answer to a login") from None
         call = channel.grpc_channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=self._messages.WatchRequest.SerializeToString,
@@ -169,6 +174,7 @@ class EtcdWatch(Watch):
             while True:
                 response = await self._hear(call)
                 self._check_canceled(response, metadata)
+                self._check_revision(response)
                 if response.created:
                     self._connected = True
                 fragments.extend(response.events)
@@ -199,9 +205,9 @@ class EtcdWatch(Watch):
                 raise _StreamBroken("the server is silent")
             response = read.result()
         finally:
-            if not read.done():
-                read.cancel()
-                await asyncio.gather(read, return_exceptions=True)
+            read.cancel()
+            # Also when it is done: its error must not be left for the garbage collector to tell.
+            await asyncio.gather(read, return_exceptions=True)
         if response is grpc.aio.EOF:
             raise _StreamBroken("the server ended the stream")
         return response
@@ -228,6 +234,19 @@ class EtcdWatch(Watch):
             raise Rejected(f"etcd refuses to watch {self._prefix}: {reason}")
         self._refuse(judge(grpc.StatusCode.UNKNOWN, reason), reason, metadata)
         raise _StreamBroken(reason or "the server canceled the watch")
+
+    def _check_revision(self, response: Any) -> None:
+        """Behind a revision that it was at is a member that lags, or a store that began anew.
+
+        A lagging member with a leader catches up within the time of a progress answer; whoever
+        is behind then as well is taken for the latter. Without this a watch on an etcd that lost
+        its data would wait in silence until the numbers were reached again.
+        """
+        revision = response.header.revision
+        if revision >= self._seen or response.events:
+            self._seen = max(self._seen, revision)
+        elif not response.created:
+            raise HistoryReplaced(revision, self._seen)
 
     def _judge(self, error: Any) -> str:
         """The reason for reconnecting; raises when that would be of no use."""

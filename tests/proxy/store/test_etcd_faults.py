@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +21,20 @@ from holdfast_proxy.store.contract import (
     Watch,
     WatchBatch,
 )
-from holdfast_proxy.store.errors import Compacted, LeaseLost, NoAnswer, Unknown, Unreachable
+from holdfast_proxy.store.errors import (
+    Compacted,
+    HistoryReplaced,
+    LeaseLost,
+    NoAnswer,
+    Unknown,
+    Unreachable,
+)
 from holdfast_proxy.store.etcd import EtcdConfig, EtcdStore
 from holdfast_proxy.store.watch import WatchTiming
 from support.etcd_server import EtcdCluster
 from support.tcp_line import TcpLine
 
-from .conftest import healthy
+from .conftest import QUICK, healthy
 
 
 async def write(store: Store, *ops: Op) -> int:
@@ -89,7 +98,7 @@ async def test_a_watch_goes_on_over_a_restart(
     revisions: list[int] = []
     async with store.watch(prefix, start_revision=(await write(store, Put(prefix, b""))) + 1) as w:
         events: list[Event] = []
-        for round_ in range(3):
+        for round_ in range(2):
             revisions.append(await write(store, Put(f"{prefix}{round_}", b"")))
             if round_:  # once without having read it before the kill
                 events += await take_until(w, revisions[-1])
@@ -271,6 +280,24 @@ async def test_compaction_behind_a_cut_off_watch_is_said(
             async with cut_off.watch(prefix, start_revision=snapshot.revision + 1) as again:
                 revision = await write(store, Put(prefix, b"4"))
                 assert (await take(again)).revision == revision
+
+
+async def test_an_etcd_that_lost_its_data_is_said(tmp_path: Path, prefix: str) -> None:
+    timing = WatchTiming(probe_after=0.2, silent_after=2)
+    with EtcdCluster(tmp_path, arguments=QUICK) as etcd:
+        await healthy(etcd)
+        async with EtcdStore(EtcdConfig(endpoints=etcd.endpoints, watch=timing)) as store:
+            for _ in range(3):
+                revision = await write(store, Put(prefix, b""))
+            async with store.watch(prefix, start_revision=revision) as watch:
+                await take(watch)
+                etcd.members[0].kill()
+                await asyncio.to_thread(shutil.rmtree, etcd.members[0].data_directory)
+                etcd.start()
+                await healthy(etcd)
+                with pytest.raises(HistoryReplaced) as caught:
+                    await take(watch)
+                assert caught.value.seen >= revision > caught.value.revision
 
 
 async def test_a_watch_over_a_flaky_line_misses_and_repeats_nothing(

@@ -194,12 +194,12 @@ async def test_a_client_that_the_authority_does_not_know_stays_outside(
     config = EtcdConfig(
         endpoints=secured.endpoints,
         tls=TlsFiles(ca=authority.file, cert=stranger.cert, key=stranger.key),
-        timeout=1,
+        timeout=0.6,
     )
     async with EtcdStore(config) as store:
         with pytest.raises(Unreachable):
             await store.txn([ModEquals("/holdfast/s", 0)], [Put("/holdfast/s", b"")])
-    distrusting = EtcdConfig(endpoints=secured.endpoints, tls=stranger, timeout=1)
+    distrusting = EtcdConfig(endpoints=secured.endpoints, tls=stranger, timeout=0.6)
     async with EtcdStore(distrusting) as store:
         with pytest.raises(Unreachable):
             await store.get("/holdfast/s")

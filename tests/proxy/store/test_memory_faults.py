@@ -36,13 +36,6 @@ async def test_a_lost_message_leaves_a_write_unknown(link: Link, *, applied: boo
         await store.get("a")
 
 
-async def test_a_lost_answer_does_not_hide_a_lost_lease() -> None:
-    store = MemoryStore()
-    store.next_links.append(Link.ANSWER_LOST)
-    with pytest.raises((LeaseLost, Unknown)):
-        await store.lease_keepalive(5)
-
-
 async def test_a_cut_watch_catches_up() -> None:
     server = MemoryServer()
     store, other = MemoryStore(server), MemoryStore(server)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -214,25 +215,42 @@ async def test_a_cancelled_caller_is_cancelled() -> None:
         await calling
 
 
-async def test_a_call_that_grpc_cancelled_has_an_outcome() -> None:
-    async def given_up(*_: object) -> str:
-        raise asyncio.CancelledError
+@pytest.mark.parametrize(
+    ("effect", "error"),
+    [(Effect.ONCE, Unknown), (Effect.IDEMPOTENT, Unknown), (Effect.READ, Unreachable)],
+)
+async def test_a_call_under_way_when_the_store_closes_has_an_outcome(
+    effect: Effect, error: type[StoreError]
+) -> None:
+    script = Script(None)
 
-    for effect, error in ((Effect.ONCE, Unknown), (Effect.READ, Unreachable)):
+    async def close(*_: object) -> str:
+        script.caller.closed = True
+        raise asyncio.CancelledError  # what closing a channel does to its calls
+
+    with pytest.raises(error):
+        await script.caller.call(close, effect, timeout=None)
+    with pytest.raises(Misuse):
+        await script.call(effect)
+
+
+async def test_a_call_that_grpc_gave_up_by_itself_is_judged_by_its_effect() -> None:
+    for effect in (Effect.READ, Effect.ONCE):
         script = Script(None)
-        script.caller.closed = effect is Effect.READ  # closed while it was under way
+        attempts = iter((asyncio.CancelledError(), None))
 
-        async def close_first(*_: object, script: Script = script) -> str:
-            script.caller.closed = True
-            raise asyncio.CancelledError
+        async def attempt(*_: object, attempts: Any = attempts) -> str:
+            error = next(attempts)
+            if error is not None:
+                raise error
+            return "answer"
 
-        script.caller.closed = False
-        with pytest.raises(error):
-            await script.caller.call(close_first, effect, timeout=None)
-        with pytest.raises(Misuse):
-            await script.call(effect)
-    with pytest.raises(Unknown):
-        await Script(None).caller.call(given_up, Effect.ONCE, timeout=None)
+        calling = script.caller.call(attempt, effect, timeout=None)
+        if effect is Effect.READ:
+            assert await calling == "answer"
+        else:
+            with pytest.raises(Unknown):
+                await calling
 
 
 # --- endpoints
