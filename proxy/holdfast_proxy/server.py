@@ -48,11 +48,11 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(arguments.config)
         tls = tls_context(config)
         listening = bind(config)
+        configure_logging(config)
+        return uvloop.run(serve(config.bound(listening.getsockname()[1]), listening, tls))
     except ConfigError as error:
         sys.stderr.write(f"holdfast proxy: {error}\n")
         return 2
-    configure_logging(config)
-    return uvloop.run(serve(config.bound(listening.getsockname()[1]), listening, tls))
 
 
 def bind(config: ProxyConfig) -> socket.socket:

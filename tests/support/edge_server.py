@@ -7,7 +7,7 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -130,3 +130,10 @@ async def upgrade(
     status_line, *rest = answer.rstrip("\r\n").split("\r\n")
     found = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in rest)}
     return RawClient(reader, writer, int(status_line.split(" ")[1]), found)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for a condition that nothing announces; TimeoutError when it does not come."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  (the state of real sockets has no event)
+            await asyncio.sleep(0.005)

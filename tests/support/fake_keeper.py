@@ -171,6 +171,7 @@ class WebsocketKeeper:
     sessions: list[str | None] = field(default_factory=list)
     sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
     deaf_to_drain: bool = False
+    _transports: list[asyncio.Transport] = field(default_factory=list)
     _runner: web.AppRunner | None = None
     _port: int = 0
 
@@ -200,6 +201,11 @@ class WebsocketKeeper:
         fingerprint = None if self.certificate is None else self.certificate.fingerprint
         return KeeperEndpoint(self.kernel_id, "127.0.0.1", self._port, fingerprint, CREDENTIAL)
 
+    def abort_all(self) -> None:
+        """Die as by a signal: every connection breaks off."""
+        for transport in self._transports:
+            transport.abort()
+
     async def _channels(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {CREDENTIAL}":
             raise web.HTTPUnauthorized
@@ -209,6 +215,8 @@ class WebsocketKeeper:
             max_msg_size=0,
         )
         await socket.prepare(request)
+        assert request.transport is not None
+        self._transports.append(request.transport)
         self.upgrades.append(dict(request.headers))
         self.sessions.append(request.query.get("session_id"))
         self.sockets[request.headers["Holdfast-Tunnel"]] = socket

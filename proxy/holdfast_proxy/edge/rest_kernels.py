@@ -98,7 +98,8 @@ def read_start(
     body: dict[str, Any], *, user: str, whitelist: tuple[str, ...], request_id: str | None
 ) -> StartRequest:
     """POST /api/kernels after validation. Raises BadRequest naming the field."""
-    name, path, env = body.get("name"), body.get("path"), body.get("env") or {}
+    name, path, env = body.get("name"), body.get("path"), body.get("env")
+    env = {} if env is None else env
     if name is not None and (not isinstance(name, str) or not name or len(name) > 256):
         raise BadRequest("name must be a kernelspec's name")
     if path is not None and (not isinstance(path, str) or "\0" in path or len(path) > 4096):

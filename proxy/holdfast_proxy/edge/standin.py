@@ -79,14 +79,18 @@ class Standin:
         reader = asyncio.create_task(self._read_client())
         keeper = asyncio.create_task(self._stand_in(request, located))
         try:
-            await asyncio.wait({reader, keeper}, return_when=asyncio.FIRST_COMPLETED)
-            if keeper.done():
-                keeper.result()
+            done, _ = await asyncio.wait({reader, keeper}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except ConnectionError:
+            pass  # one side is gone in the middle of a write; below, the other one is told
         finally:
             self._edge.standins.discard(self)
             for task in (reader, keeper):
                 task.cancel()
             await asyncio.gather(reader, keeper, return_exceptions=True)
+            # By itself aiohttp would close with 1000, which JupyterLab never comes back from.
+            await self._socket.close(code=CloseCode.COME_BACK)
             if self._upstream is not None:
                 await self._upstream.close()
         return self._socket
@@ -120,14 +124,15 @@ class Standin:
     async def _hold(self, message: WSMessage) -> bool:
         if self._is_stream:
             return True  # its sender keeps it: nothing was accepted
-        self._held_bytes += len(message.data)
-        if self._held_bytes > self._edge.config.standin_bytes:
-            await self._end(CloseCode.OVERLOAD, "too much was sent before the kernel was ready")
-            return False
         self._held.append(message)
+        self._held_bytes += len(message.data)
         cell = read_request(self._socket.ws_protocol, message.data)
         if cell is not None:
             self._cells.append(cell)
+        if self._held_bytes > self._edge.config.standin_bytes:
+            await self._end(CloseCode.OVERLOAD, "too much was sent before the kernel was ready")
+            return False
+        if cell is not None:
             await self._write(_writer().stream(_note(self._reason), cell))
         return True
 
@@ -153,11 +158,13 @@ class Standin:
         cluster = self._edge.cluster
         try:
             await cluster.wait_changed(self._kernel_id, POLL_SECONDS)
+        except ProxyError:
+            await asyncio.sleep(POLL_SECONDS)
+        try:
             return await cluster.locate(self._kernel_id, self._user)
         except NotFound:
             return Dead("the kernel does not exist any more")
         except ProxyError as error:
-            await asyncio.sleep(POLL_SECONDS)
             return Waiting(error.message)
 
     async def _explain(self, reason: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast_proxy.cluster import KeeperEndpoint, ProxyInfo
 from holdfast_proxy.errors import NotFound, Unavailable
-from support.edge_server import EdgeServer, RawClient, serve_edge, upgrade
+from support.edge_server import EdgeServer, RawClient, serve_edge, until, upgrade
 from support.fake_cluster import FakeCluster
 from support.fake_keeper import CREDENTIAL, Certificate, Channel, RawKeeper
 
@@ -30,9 +30,7 @@ async def joined(
 
 
 async def until_no_tunnels(server: EdgeServer) -> None:
-    async with asyncio.timeout(10):
-        while len(server.edge.tunnels):
-            await asyncio.sleep(0.005)
+    await until(lambda: not len(server.edge.tunnels))
 
 
 async def test_bytes_cross_both_ways_and_the_keeper_is_asked_properly(
@@ -237,9 +235,8 @@ async def test_ends_leave_aiohttp_in_order(
             await client.read_end()
             second()
         await until_no_tunnels(server)
-        async with asyncio.timeout(5):
-            while server.edge.in_flight or server.site._runner.server.connections:  # type: ignore[union-attr]
-                await asyncio.sleep(0.005)
+        http = server.site._runner.server
+        await until(lambda: not (server.edge.in_flight or http.connections))  # type: ignore[union-attr]
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
