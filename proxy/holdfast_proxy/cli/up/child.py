@@ -22,11 +22,11 @@ from pathlib import Path
 from .backoff import Backoff
 from .identity import ProcessIdentity
 from .probe import Probe
-from .spawning import spawn
+from .spawning import INHERIT, spawn
 
 #: Seconds between two looks at a probe.
 _LOOK = 0.03
-Spawn = Callable[[Sequence[str], Mapping[str, str], Path], Awaitable[Process]]
+Spawn = Callable[[Sequence[str], Mapping[str, str], Path, int], Awaitable[Process]]
 
 
 class Phase(Enum):
@@ -40,7 +40,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """What to run. ``kind`` groups children of one program; times are seconds."""
+    """What to run. ``kind`` groups children of one program; times are seconds.
+
+    ``private``: it writes files for nobody else (umask 077). Not for what starts kernels, whose
+    files are the user's own affair.
+    """
 
     name: str
     kind: str
@@ -49,6 +53,7 @@ class ChildSpec:
     log: Path
     probe: Probe
     start_timeout: float = 60.0
+    private: bool = False
 
     def __repr__(self) -> str:
         # Without the environment: JupyterLab's holds the gateway token.
@@ -183,7 +188,8 @@ class Child:
         self.spec.probe.forget()
         self.url = None
         try:
-            process = await self._spawn(self.spec.argv, self.spec.env, self.spec.log)
+            umask = 0o077 if self.spec.private else INHERIT
+            process = await self._spawn(self.spec.argv, self.spec.env, self.spec.log, umask)
         except OSError as error:
             return None, f"cannot be started: {error}"
         self._process = process

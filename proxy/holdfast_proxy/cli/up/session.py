@@ -59,6 +59,7 @@ async def run(options: UpOptions, state: StateDir, say: Callable[[str], None]) -
     signals = Signals()
     signals.listen()
     become_subreaper()
+    state.cluster_file.unlink(missing_ok=True)  # a killed run leaves it: nothing in it is true
     await _end_leftovers(state)
     plan = Plan(options, _ports(options, state), state)
     token = _secrets(state, options)

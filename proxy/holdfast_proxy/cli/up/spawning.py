@@ -19,6 +19,8 @@ from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
+#: The child's umask is ours.
+INHERIT: Final = -1
 #: A log above this is moved to ``<name>.log.1`` when its child starts.
 _LOG_BYTES: Final = 16 * 1024 * 1024
 
@@ -35,10 +37,12 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-async def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
+async def spawn(
+    argv: Sequence[str], env: Mapping[str, str], log: Path, umask: int = INHERIT
+) -> Process:
     """Start ``argv`` with output appended to ``log`` (0600) and no standard input.
 
-    Raises OSError when the program cannot be started.
+    ``umask``: the child's, or INHERIT. Raises OSError when the program cannot be started.
     """
     _rotate(log)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -50,6 +54,7 @@ async def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Proce
             stdout=output,
             stderr=output,
             start_new_session=True,
+            umask=umask,
             preexec_fn=_tether(os.getpid()),
         )
     finally:

@@ -95,7 +95,12 @@ class RealSpecs(Specs):
         *,
         env: Mapping[str, str] | None = None,
     ) -> ChildSpec:
-        log = self._plan.state.log_file(name)
         return ChildSpec(
-            name=name, kind=kind, argv=argv, env=env or self._env, log=log, probe=probe
+            name=name,
+            kind=kind,
+            argv=argv,
+            env=env or self._env,
+            log=self._plan.state.log_file(name),
+            probe=probe,
+            private=kind in {"etcd", "proxy"},
         )

@@ -63,7 +63,6 @@ class Tree:
 
     async def start(self) -> None:
         """Bring everything up and write ``cluster.json``. Raises StartFailed."""
-        self._state.cluster_file.unlink(missing_ok=True)
         for file, text in self.plan.configs().items():
             write_private(file, text)
         self._reaping = asyncio.create_task(self._reap_orphans(), name="reap orphans")
