@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 #: How long in seconds an endpoint that failed is tried only after all others.
 DOWN_SECONDS = 5.0
+#: Learned endpoints that are kept; the least recently named go first.
+MAX_LEARNED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,11 @@ class EndpointPool:
     def learn(
         self, source: Endpoint, urls: Iterable[str], *, certificates_verified: bool
     ) -> tuple[Endpoint, ...]:
-        """Replace the learned endpoints by those of ``urls`` that may be; returns the new ones."""
+        """Add those of ``urls`` that may be; returns the new ones.
+
+        One that is no longer named is kept, behind the others: a proxy that is being restarted
+        is missing from its peers' lists just when it may become the only one left.
+        """
         before = self.endpoints
         learned: dict[Endpoint, None] = {}
         for url in urls:
@@ -124,7 +130,8 @@ class EndpointPool:
                 source, endpoint, certificates_verified=certificates_verified
             ):
                 learned[endpoint] = None
-        self._learned = tuple(learned)
+        learned |= dict.fromkeys(self._learned)
+        self._learned = tuple(learned)[:MAX_LEARNED]
         if self._preferred not in self.endpoints:
             self._preferred = self._configured[0]
         return tuple(e for e in self._learned if e not in before)

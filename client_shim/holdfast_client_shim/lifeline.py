@@ -153,7 +153,9 @@ class Lifeline:
         self._not_found = 0
         self._useful = False
         loss = await self._hold(upstream)
-        if loss.code is None or loss.code in (CloseCode.COME_BACK, _GOING_AWAY):
+        # 1012 before anything came only says "dial again": a kernel that was starting is ready.
+        leaving = loss.code in (CloseCode.COME_BACK, _GOING_AWAY) and self._useful
+        if loss.code is None or leaving:
             self._gateway.endpoint_lost(endpoint)
         self._log.info(
             "holdfast: connection of kernel %s by %s ended: %s %s",

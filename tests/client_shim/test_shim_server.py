@@ -12,14 +12,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL
 from support.cluster import clean_env, http_status
 from support.fake_stream_keeper import FakeGateway, FakeKernel
-from support.notebook import notebook
+from support.notebook import Notebook, notebook
 from support.processes import ManagedProcess, free_port
 
 TOKEN = "a-gateway-token"
+
+#: One loop and one Jupyter Server for most tests: its imports alone take seconds.
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 
 @dataclass
@@ -91,15 +95,36 @@ async def jupyter(
         await asyncio.to_thread(process.stop)
 
 
-@pytest.fixture
-async def gateways() -> AsyncIterator[list[FakeGateway]]:
+async def two_gateways() -> list[FakeGateway]:
     kernels: dict[str, FakeKernel] = {}
     made = [await FakeGateway(kernels).start() for _ in range(2)]
     for gateway in made:
         gateway.peers = made
-    yield made
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    made = await two_gateways()
+    async with jupyter(tmp_path_factory.mktemp("shared"), made) as server:
+        yield server
     for gateway in made:
         await gateway.kill()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(stage: Server) -> AsyncIterator[Server]:
+    """The shared server; both gateways live when a test begins."""
+    for gateway in stage.gateways:
+        gateway.answer = None
+        gateway.thaw()
+        gateway.calls.clear()
+        await gateway.kill()
+        await gateway.start()
+    await stage.rest("GET", "/api/kernelspecs")
+    await stage.wait_log(f"learned of the gateway {stage.gateways[1].url}")
+    yield stage
+    assert TOKEN not in stage.log()
 
 
 def numbers(count: int) -> str:
@@ -110,94 +135,88 @@ def carrying(gateways: list[FakeGateway]) -> FakeGateway:
     return next(gateway for gateway in gateways if gateway.connections)
 
 
-@pytest.mark.e2e
 @pytest.mark.parametrize("legacy", [False, True])
-async def test_notebook_survives_its_gateway(
-    tmp_path: Path, gateways: list[FakeGateway], legacy: bool
-) -> None:
-    """Only one URL is configured; the second endpoint is learned. Also REST moves."""
-    async with jupyter(tmp_path, gateways) as server:
-        async with notebook(server.url, server.token, legacy=legacy) as book:
-            kernel = server.kernels[book.kernel_id]
-            await book.run("print 3")
-            await server.wait_log(f"learned of the gateway {gateways[1].url}")
-            execution = await book.execute("print 300 0.002")
-            await execution.wait_text("50\n")
-            await carrying(gateways).kill()
-            await execution.wait_done()
-            assert execution.text == numbers(300)
-            assert kernel.executed == ["print 3", "print 300 0.002"]
-            assert (await book.rest("GET", ""))[0] == 200
-            assert (await book.rest("POST", "/interrupt"))[0] == 204
-            assert (await book.rest("POST", "/restart"))[0] == 200
-            big = await book.run("big 3000000")
-            (shown,) = big.of_type("display_data")
-            assert len(shown.buffers[0]) == 3_000_000
-            asked = await book.execute("input", allow_stdin=True)
-            await asked.wait_for(lambda: bool(asked.of_type("input_request")))
-            (request,) = asked.of_type("input_request")
-            await book.send("input_reply", {"value": "seven"}, channel="stdin",
-                            parent=request.header_dict)  # fmt: skip
-            await asked.wait_done()
-            assert asked.text == "got seven\n"
-            await kernel.wait_for(lambda: kernel.acknowledged == kernel.log.index.head)
-        assert "holdfast: active" in server.log()
-        assert TOKEN not in server.log()
-    last = gateways[1].calls
-    (interrupt,) = [call for _, path, call in last if path.endswith("/interrupt")]
-    assert interrupt["headers"]["Holdfast-After"] == [f"{book.session_id}:2"]
-    assert 0 < float(interrupt["headers"]["Holdfast-Max-Age"][0]) <= 10
-    assert interrupt["headers"]["Holdfast-Request"]
-    assert gateways[1].authorizations == {f"token {TOKEN}"}
+async def test_notebook_survives_its_gateway(server: Server, legacy: bool) -> None:
+    """Only one URL is configured; the second endpoint is learned. REST moves too."""
+    assert "holdfast: active" in server.log()
+    gateways = server.gateways
+    async with notebook(server.url, server.token, legacy=legacy) as book:
+        kernel = server.kernels[book.kernel_id]
+        await book.run("print 3")
+        execution = await book.execute("print 300 0.002")
+        await execution.wait_text("50\n")
+        first = carrying(gateways)
+        await first.kill()
+        await execution.wait_done()
+        assert execution.text == numbers(300)
+        assert kernel.executed == ["print 3", "print 300 0.002"]
+        assert (await book.rest("GET", ""))[0] == 200
+        assert (await book.rest("POST", "/interrupt"))[0] == 204
+        assert (await book.rest("POST", "/restart"))[0] == 200
+        big = await book.run("big 3000000")
+        (shown,) = big.of_type("display_data")
+        assert len(shown.buffers[0]) == 3_000_000
+        await _answer_input(book)
+        await kernel.wait_for(lambda: kernel.acknowledged == kernel.log.index.head)
+        (second,) = [gateway for gateway in gateways if gateway is not first]
+        (call,) = [call for _, path, call in second.calls if path.endswith("/interrupt")]
+        assert call["headers"]["Holdfast-After"] == [f"{book.session_id}:2"]
+        assert 0 < float(call["headers"]["Holdfast-Max-Age"][0]) <= 10
+        assert call["headers"]["Holdfast-Request"]
+        assert second.authorizations == {f"token {TOKEN}"}
 
 
-@pytest.mark.e2e
-async def test_start_is_repeated_and_starts_once(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    async with jupyter(tmp_path, gateways) as server:
-        await server.rest("GET", "/api/kernelspecs")
-        await server.wait_log("learned of the gateway")
-        for gateway in gateways:
-            gateway.swallow_next_answer = True
-        async with notebook(server.url, server.token) as book:
-            starts = [call for gateway in gateways for method, path, call in gateway.calls
-                      if (method, path) == ("POST", "/api/kernels")]  # fmt: skip
-            assert len(starts) >= 2
-            assert {call["body"]["env"]["KERNEL_ID"] for call in starts} == {book.kernel_id}
-            assert len({call["headers"]["Holdfast-Request"][0] for call in starts}) == 1
-            assert list(server.kernels) == [book.kernel_id]
+async def _answer_input(book: Notebook) -> None:
+    asked = await book.execute("input", allow_stdin=True)
+    await asked.wait_for(lambda: bool(asked.of_type("input_request")))
+    (request,) = asked.of_type("input_request")
+    await book.send("input_reply", {"value": "seven"}, channel="stdin",
+                    parent=request.header_dict)  # fmt: skip
+    await asked.wait_done()
+    assert asked.text == "got seven\n"
 
 
-@pytest.mark.e2e
-async def test_kernel_is_forgotten_on_404_and_nothing_else(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    async with jupyter(tmp_path, gateways) as server, notebook(server.url, server.token) as book:
+async def test_start_is_repeated_and_starts_once(server: Server) -> None:
+    before = set(server.kernels)
+    for gateway in server.gateways:
+        gateway.swallow_next_answer = True
+    async with notebook(server.url, server.token) as book:
+        starts = [call for gateway in server.gateways for method, path, call in gateway.calls
+                  if (method, path) == ("POST", "/api/kernels")]  # fmt: skip
+        assert len(starts) >= 2
+        assert {call["body"]["env"]["KERNEL_ID"] for call in starts} == {book.kernel_id}
+        assert len({call["headers"]["Holdfast-Request"][0] for call in starts}) == 1
+        assert set(server.kernels) - before == {book.kernel_id}
+    for gateway in server.gateways:
+        gateway.swallow_next_answer = False
+
+
+async def test_kernel_is_forgotten_on_404_and_nothing_else(server: Server) -> None:
+    async with notebook(server.url, server.token) as book:
         await book.run("print 1")
-        for gateway in gateways:
-            gateway.answer = (503, {"Retry-After": "1"})
-        assert (await server.rest("GET", "/api/kernels"))[0] == 503
-        for gateway in gateways:
+        for gateway in server.gateways:
             gateway.answer = (500, {})
         assert (await server.rest("GET", "/api/kernels"))[0] >= 500
-        for gateway in gateways:
+        for gateway in server.gateways:
+            gateway.answer = (503, {"Retry-After": "1"})
+        asking = asyncio.ensure_future(server.rest("GET", "/api/kernels"))
+        await eventually(lambda: all(g.count("GET", "/api/kernels") >= 2 for g in server.gateways),
+                         10, "asked again after Retry-After")  # fmt: skip
+        for gateway in server.gateways:
             gateway.answer = None
-        status, body = await server.rest("GET", "/api/kernels")
+        status, body = await asking
         assert (status, book.kernel_id in body) == (200, True)
         del server.kernels[book.kernel_id]
-        assert await server.rest("GET", "/api/kernels") == (200, "[]")
+        status, body = await server.rest("GET", "/api/kernels")
+        assert (status, book.kernel_id in body) == (200, False)
         await asyncio.wait_for(book.closed.wait(), 10)
         assert book.close_code is not None
         assert book.close_code >= 1011
         assert book.states()[-1] == "dead"
 
 
-@pytest.mark.e2e
-async def test_notebook_that_reconnects_goes_on_where_it_was(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    async with jupyter(tmp_path, gateways) as server, notebook(server.url, server.token) as book:
+async def test_notebook_that_reconnects_goes_on_where_it_was(server: Server) -> None:
+    async with notebook(server.url, server.token) as book:
         execution = await book.execute("print 200 0.002")
         await execution.wait_text("20\n")
         await book.disconnect()
@@ -208,85 +227,18 @@ async def test_notebook_that_reconnects_goes_on_where_it_was(
         assert len(lines) - 200 <= 20, "doubles only inside the last unproven batch"
 
 
-@pytest.mark.e2e
-async def test_frozen_gateway_lets_rest_and_websocket_go(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    async with jupyter(tmp_path, gateways) as server, notebook(server.url, server.token) as book:
+async def test_frozen_gateway_lets_rest_and_websocket_go(server: Server) -> None:
+    async with notebook(server.url, server.token) as book:
         await book.run("print 1")
-        await server.wait_log("learned of the gateway")
-        frozen = carrying(gateways)
-        frozen.freeze()
+        carrying(server.gateways).freeze()
         # the call hangs at the frozen gateway until that is found out, then goes elsewhere
         async with asyncio.timeout(8):
             assert (await book.rest("POST", "/interrupt"))[0] == 204
             assert (await book.run("print 5")).text == numbers(5)
-        frozen.thaw()
 
 
-@pytest.mark.e2e
-async def test_stopping_the_server_ends_no_kernel(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    async with jupyter(tmp_path, gateways) as server, notebook(server.url, server.token) as book:
-        await book.run("print 1")
-        await server.wait_log("learned of the gateway")
-        await asyncio.to_thread(server.process.stop)
-        assert book.kernel_id in server.kernels
-        assert all(gateway.count("DELETE", book.kernel_id) == 0 for gateway in gateways)
-        assert f"these kernels stay: {book.kernel_id}" in server.log()
-
-
-@pytest.mark.e2e
-async def test_shutdown_on_exit_ends_them(tmp_path: Path, gateways: list[FakeGateway]) -> None:
-    option = "--HoldfastGatewayClient.shutdown_on_exit=True"
-    async with jupyter(tmp_path, gateways, option) as server:
-        async with notebook(server.url, server.token) as book:
-            await book.run("print 1")
-        await asyncio.to_thread(server.process.stop)
-        assert not server.kernels
-
-
-@pytest.mark.e2e
-async def test_user_classes_are_respected_and_reported(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    option = (
-        "--ServerApp.kernel_websocket_connection_class="
-        "jupyter_server.gateway.connections.GatewayWebSocketConnection"
-    )
-    async with jupyter(tmp_path, gateways, option) as server:
-        assert "holdfast: not fully active" in server.log()
-        assert "GatewayWebSocketConnection" in server.log()
-
-
-@pytest.mark.e2e
-async def test_without_a_gateway_it_does_nothing(tmp_path: Path) -> None:
-    async with jupyter(tmp_path, []) as server:
-        assert "holdfast_client_shim | extension was successfully loaded" in server.log()
-        assert "holdfast:" not in server.log()
-        async with notebook(server.url, server.token) as book:
-            assert (await book.run("print(6 * 7)")).text == "42\n"
-
-
-@pytest.mark.e2e
-async def test_several_urls_from_the_environment(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    for gateway in gateways:
-        gateway.peers = []
-    await gateways[0].kill()
-    urls = ",".join(gateway.url for gateway in gateways)
-    async with jupyter(tmp_path, gateways, HOLDFAST_GATEWAY_URLS=urls) as server:
-        async with notebook(server.url, server.token) as book:
-            assert (await book.run("print 2")).text == numbers(2)
-
-
-@pytest.mark.e2e
-async def test_messages_the_shim_cannot_read_are_refused_alone(
-    tmp_path: Path, gateways: list[FakeGateway]
-) -> None:
-    async with jupyter(tmp_path, gateways) as server, notebook(server.url, server.token) as book:
+async def test_messages_the_shim_cannot_read_are_refused_alone(server: Server) -> None:
+    async with notebook(server.url, server.token) as book:
         assert book._socket is not None
         await book._socket.send_bytes(b"nonsense")
         await book._socket.send_str('{"header": 1}')
@@ -294,7 +246,21 @@ async def test_messages_the_shim_cannot_read_are_refused_alone(
         assert "malformed message" in server.log()
 
 
-@pytest.mark.e2e
+async def test_stopping_the_server_ends_no_kernel(tmp_path: Path) -> None:
+    gateways = await two_gateways()
+    try:
+        async with jupyter(tmp_path, gateways) as server:
+            async with notebook(server.url, server.token) as book:
+                await book.run("print 1")
+            await asyncio.to_thread(server.process.stop)
+            assert book.kernel_id in server.kernels
+            assert all(gateway.count("DELETE", book.kernel_id) == 0 for gateway in gateways)
+            assert f"these kernels stay: {book.kernel_id}" in server.log()
+    finally:
+        for gateway in gateways:
+            await gateway.kill()
+
+
 async def test_plain_gateway_keeps_kernels_no_longer_than_the_server(tmp_path: Path) -> None:
     gateway = await FakeGateway({}, subprotocol=V1_SUBPROTOCOL).start()
     try:
@@ -305,5 +271,3 @@ async def test_plain_gateway_keeps_kernels_no_longer_than_the_server(tmp_path: P
             assert not server.kernels
     finally:
         await gateway.kill()
-
-
