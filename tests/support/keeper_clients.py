@@ -11,7 +11,14 @@ from typing import Any
 import aiohttp
 
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL
-from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
+from holdfast_protocol.jupyter import (
+    V1_SUBPROTOCOL,
+    Message,
+    decode_legacy,
+    decode_v1,
+    encode_legacy,
+    encode_v1,
+)
 from holdfast_protocol.stream.client import ByeReceived, ClientStream, Delivered, Event, GapSeen
 
 from .keeper_process import KeeperProcess
@@ -154,4 +161,76 @@ class StreamClient(Received):
         if response.connection is not None and response.connection.transport is not None:
             response.connection.transport.abort()
         self.stream.disconnected()
+        self.ws = None
+
+
+class PlainClient(Received):
+    """A plain websocket client; ``legacy`` speaks the default JSON framing."""
+
+    def __init__(
+        self, keeper: KeeperProcess, session_id: str | None = "p-1", *, legacy: bool = False
+    ) -> None:
+        super().__init__()
+        self.keeper = keeper
+        self.session_id = session_id
+        self.legacy = legacy
+        self.pongs = True
+        self.close_code: int | None = None
+        self.ws: aiohttp.ClientWebSocketResponse | None = None
+
+    async def connect(self, **options: Any) -> None:
+        self.close_code = None
+        protocols = () if self.legacy else (V1_SUBPROTOCOL,)
+        self.ws = await self.keeper.websocket(self.session_id, *protocols, **options)
+        assert self.ws.protocol == (None if self.legacy else V1_SUBPROTOCOL)
+
+    async def send(self, message: Message) -> None:
+        assert self.ws is not None
+        if not self.legacy:
+            await self.ws.send_bytes(encode_v1(message))
+            return
+        encoded = encode_legacy(message)
+        if isinstance(encoded, str):
+            await self.ws.send_str(encoded)
+        else:
+            await self.ws.send_bytes(encoded)
+
+    async def step(self) -> None:
+        assert self.ws is not None
+        message = await self.ws.receive(timeout=SECONDS)
+        if message.type is aiohttp.WSMsgType.PING:
+            if self.pongs:
+                with contextlib.suppress(ConnectionError):
+                    await self.ws.pong(message.data)
+        elif message.type is aiohttp.WSMsgType.BINARY:
+            self.take(decode_legacy(message.data) if self.legacy else decode_v1(message.data))
+        elif message.type is aiohttp.WSMsgType.TEXT:
+            self.take(decode_legacy(message.data))
+        elif message.type is not aiohttp.WSMsgType.PONG:
+            self.close_code = self.ws.close_code or 1006
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(2 * SECONDS):
+            while not condition():
+                assert self.close_code is None, f"closed with {self.close_code}"
+                await self.step()
+
+    async def until_closed(self) -> int:
+        async with asyncio.timeout(2 * SECONDS):
+            while self.close_code is None:
+                await self.step()
+        return self.close_code
+
+    async def run(self, code: str) -> tuple[Message, list[str]]:
+        request = execute(code)
+        await self.send(request)
+        await self.until(lambda: self.done(request))
+        return request, texts(self.messages, request)
+
+    def cut(self) -> None:
+        """The network is gone."""
+        assert self.ws is not None
+        response = self.ws._response
+        if response.connection is not None and response.connection.transport is not None:
+            response.connection.transport.abort()
         self.ws = None

@@ -28,6 +28,7 @@ CREDENTIAL = "keeper-credential-for-tests"
 NONCE = "nonce-1"
 KERNEL_ID = "11111111-2222-4333-8444-555555555555"
 START_SECONDS = 30.0
+IDLE_SECONDS = 3.0
 _TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -114,7 +115,7 @@ async def running_keeper(
         "preamble": preamble,
         "stderr": str(_errors_of(state_dir)),
     }
-    pid = await asyncio.to_thread(_nursery().start, order)
+    pid = await asyncio.to_thread(NURSERY.start, order)
     pidfd = os.pidfd_open(pid)
     try:
         endpoint = json.loads((state_dir / "keeper.json").read_text())["endpoint"]
@@ -152,54 +153,71 @@ async def _end_real_kernel(keeper: KeeperProcess) -> None:
 
 
 class _Nursery:
-    """The process that keepers are forked from: orders in, pids out, one JSON line each."""
+    """The process that keepers are forked from: orders in, pids out, one JSON line each.
+
+    It ends by itself after a moment without orders, so that it outlives no test session; the
+    next order starts another.
+    """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(_TESTS)},
-            start_new_session=True,
-        )
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, order: dict[str, Any]) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        line = self._ask(order) or self._ask(order)  # it may have gone just before
+        answer = json.loads(line)
         if not answer["ready"]:
             errors = Path(order["stderr"]).read_text()
             raise AssertionError(f"the keeper did not come up:\n{errors[-4000:]}")
         return int(answer["pid"])
 
     def end(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._process.wait()
+        process, self._process = self._process, None
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+            process.wait()
+
+    def _ask(self, order: dict[str, Any]) -> bytes:
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._process = subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": str(_TESTS)},
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            self.end()
+        return line
 
 
-_shared: list[_Nursery] = []
-
-
-def _nursery() -> _Nursery:
-    if not _shared:
-        _shared.append(_Nursery())
-        atexit.register(_shared[0].end)
-    return _shared[0]
+NURSERY = _Nursery()
+atexit.register(NURSERY.end)
 
 
 def _main() -> None:
-    """Be the nursery until stdin ends."""
+    """Be the nursery until stdin ends, or nothing was asked for a while."""
     # what every child needs, imported once
     import holdfast_launcher.keeper.kernel
     import holdfast_launcher.keeper.main  # noqa: F401  # as above
     import support.fake_kernel  # noqa: F401  # as above
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel of the machine reaps
-    for line in sys.stdin:
+    while select.select([sys.stdin], [], [], IDLE_SECONDS)[0]:
+        line = sys.stdin.readline()  # one order at a time is written, so none is buffered
+        if not line:
+            return
         order = json.loads(line)
         reader, writer = os.pipe()
         pid = os.fork()

@@ -12,12 +12,12 @@ sees bytes of an unfinished message, and any byte counts as liveness.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from holdfast_protocol.errors import CloseCode, RemoteError
 from holdfast_protocol.frames import Bye, ByeReason
@@ -36,6 +36,9 @@ RESUME_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 2.0
 WRITE_BUFFER: Final = 512 * 1024
 FEW_BUFFERS: Final = 8
+#: A close frame has room for this much of a reason (RFC 6455, 5.5.1).
+_CLOSE_TEXT: Final = 123
+_ENDS: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
 
 class Connection(Attachment):
@@ -49,7 +52,7 @@ class Connection(Attachment):
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._dismissed = False
-        self._goodbye: asyncio.Task[None] | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
         self._last_write = self._loop.time()
@@ -92,37 +95,40 @@ class Connection(Attachment):
             await self._read_loop()
         finally:
             self._dismissed = True
-            for timer in (resume_timer, self._ping_timer, self._ack_timer):
+            for timer in (resume_timer, self._ping_timer, self._ack_timer, self._close_timer):
                 if timer is not None:
                     timer.cancel()
             writer.cancel()
             self._talk.hub.detached(self._talk.session, self)
-            await asyncio.gather(writer, return_exceptions=True)
-            if self._goodbye is not None:
-                await asyncio.gather(self._goodbye, return_exceptions=True)
+            transport.close()
             self._ended.set()
+            await asyncio.gather(writer, return_exceptions=True)
 
     async def _read_loop(self) -> None:
         while True:
             message = await self._ws.receive()
+            if message.type in _ENDS:
+                if message.type is WSMsgType.CLOSE:
+                    self._close(int(message.data or 1000), "")
+                return
             if self._dismissed:
-                return  # what a replaced connection still had to say is not the session's
-            kind = message.type
+                continue  # what a replaced connection still says is not the session's
             try:
-                if kind is WSMsgType.BINARY:
-                    self._take_binary(message.data)
-                elif kind is WSMsgType.TEXT:
-                    self._talk.text(message.data)
-                elif kind is WSMsgType.PING:
-                    self._write([frame_head(Opcode.PONG, len(message.data)), bytes(message.data)])
-                elif kind is WSMsgType.PONG:
-                    self._talk.pong(bytes(message.data))
-                else:
-                    return
+                self._take(message)
             except RemoteError as error:
                 _log.warning("connection.refused", who=repr(self), why=str(error))
                 self._close(error.close_code, str(error))
-                return
+
+    def _take(self, message: WSMessage) -> None:
+        kind = message.type
+        if kind is WSMsgType.BINARY:
+            self._take_binary(message.data)
+        elif kind is WSMsgType.TEXT:
+            self._talk.text(message.data)
+        elif kind is WSMsgType.PING:
+            self._write([frame_head(Opcode.PONG, len(message.data)), bytes(message.data)])
+        elif kind is WSMsgType.PONG:
+            self._talk.pong(bytes(message.data))
 
     def _take_binary(self, data: bytes) -> None:
         turned = self._talk.binary(data, self)
@@ -198,18 +204,16 @@ class Connection(Attachment):
             self._close(CloseCode.BAD_FRAME, "no RESUME came")
 
     def _close(self, code: int, reason: str) -> None:
-        """Begin to close; ``run`` waits for the end."""
+        """Send the close frame; the read loop discards what comes until the peer's.
+
+        aiohttp's ``close`` is not used: while a ``receive`` waits it closes the TCP connection
+        at once, and a proxy in between may then lose what we just wrote.
+        """
         if self._dismissed:
             return
         self._dismissed = True
         self._wakeup.set()
-        self._goodbye = self._loop.create_task(self._say_goodbye(code, reason))
-
-    async def _say_goodbye(self, code: int, reason: str) -> None:
-        # 123 bytes are what a close frame has room for (RFC 6455, 5.5.1)
-        message = reason.encode()[:120].decode("utf-8", "ignore").encode()
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._ws.close(code=code, message=message)
-                return
-        self.abort()
+        text = reason.encode()[:_CLOSE_TEXT].decode("utf-8", "ignore").encode()
+        payload = struct.pack(">H", code) + text
+        self._write([frame_head(Opcode.CLOSE, len(payload)), payload])
+        self._close_timer = self._loop.call_later(CLOSE_TIMEOUT, self.abort)

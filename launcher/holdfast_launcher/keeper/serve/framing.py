@@ -21,6 +21,7 @@ MAX_CONTROL: Final = 125
 class Opcode(IntEnum):
     TEXT = 1
     BINARY = 2
+    CLOSE = 8
     PING = 9
     PONG = 10
 

@@ -193,6 +193,7 @@ class KeeperApi:
         ws = web.WebSocketResponse(
             timeout=CLOSE_TIMEOUT,
             autoping=False,
+            autoclose=False,
             heartbeat=HEARTBEAT,
             protocols=() if protocol is None else (protocol,),
             compress=False,
