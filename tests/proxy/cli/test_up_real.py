@@ -288,9 +288,15 @@ def test_secrets_are_private_and_the_lab_address_is_the_last_line(start: Start) 
     ]
     assert not wrong, wrong
     secrets = [file.read_text().strip() for file in (up.state / "secrets").iterdir()]
-    for identity in up.note():
-        argv = Path(f"/proc/{identity.pid}/cmdline").read_text()
+    up.note()
+    kernels = 0
+    for identity in up.alive():
+        argv, environ = _proc(identity.pid, "cmdline"), _proc(identity.pid, "environ")
         assert not any(secret in argv for secret in secrets), argv
+        if "KERNEL_ID=" in environ:
+            kernels += 1
+            assert not any(secret in environ for secret in secrets)
+    assert kernels, "the kernel was not among what was looked at"
     logs = "".join(file.read_text(errors="replace") for file in (up.state / "logs").iterdir())
     assert not any(secret in logs for secret in secrets if secret != lab["token"])
     assert _get(f"{lab['url']}/api/kernelspecs?token={lab['token']}")["default"] == "python3"
@@ -316,6 +322,14 @@ def test_it_works_as_a_normal_user(start: Start, tmp_path: Path) -> None:
 
 def _private(file: Path) -> bool:
     return stat.S_IMODE(file.lstat().st_mode) & 0o077 == 0
+
+
+def _proc(pid: int, name: str) -> str:
+    """A file of /proc; empty when the process has just ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _get(url: str) -> Any:
