@@ -47,6 +47,7 @@ MAX_ORDER = 16 * 1024 * 1024
 #: /proc/self/fd is closed to a process that is not dumpable, so descriptors are probed. The lowest
 #: free number is given out first: what an import leaves open is down here.
 _PROBED_FDS = 256
+_ALL_FDS = 1 << 20
 #: sysexits.h EX_SOFTWARE: the keeper raised.
 _EX_SOFTWARE = 70
 
@@ -91,6 +92,8 @@ def _receive_exactly(link: socket.socket, count: int) -> bytes | None:
 
 def main(arguments: list[str]) -> int:
     """Import the keeper's module, then serve orders until the launcher is gone."""
+    # What the launcher was started with (a shell's or a supervisor's descriptors) ends here.
+    os.closerange(int(arguments[0]) + 1, _ALL_FDS)
     link = socket.socket(fileno=int(arguments[0]))
     link.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
@@ -246,7 +249,7 @@ def _keep_only(ready_fd: int) -> int:
     if ready_fd != 3:  # dup3(2) refuses equal numbers
         os.dup2(ready_fd, 3)
     os.set_inheritable(3, False)
-    os.closerange(4, 1 << 16)
+    os.closerange(4, _ALL_FDS)
     return 3
 
 

@@ -35,9 +35,19 @@ async def engine(tmp_path: Path) -> AsyncIterator[LocalEngine]:
     await made.start()
     yield made
     await made.close()
+    kill_all(tmp_path)
+
+
+def kill_all(tmp_path: Path) -> None:
     for path in tmp_path.glob("*/launch.json"):
         launched = read_json(path) or {}
         ProcessId(launched["pid"], launched["start_time"]).send(signal.SIGKILL)
+
+
+def variables(pid: int) -> set[str]:
+    """Names in a process's first environment."""
+    content = Path(f"/proc/{pid}/environ").read_text()
+    return {item.split("=")[0] for item in content.split("\0") if item}
 
 
 def make_engine(entry: str, *, start_timeout: float = 20.0) -> LocalEngine:
@@ -129,10 +139,9 @@ async def test_a_keeper_holds_nothing_of_the_zygote(engine: LocalEngine, tmp_pat
     links = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
     assert links.pop("0") == "/dev/null"
     assert links.pop("1") == links.pop("2") == str(tmp_path / "clean" / "keeper.log")
-    assert links == {}, "the ready pipe is closed by the keeper"
+    assert links.keys() <= {"3"}, "the ready pipe, until the keeper has closed it"
     assert os.environ.keys() - {"PATH", "PYTHONPATH", "LC_CTYPE"}, "else this shows nothing"
-    names = {item.split("=")[0] for item in Path(f"/proc/{pid}/environ").read_text().split("\0")}
-    assert names - {"", "LC_CTYPE"} == {"PATH", "PYTHONPATH"}
+    assert variables(pid) - {"LC_CTYPE"} == {"PATH", "PYTHONPATH"}
 
 
 async def test_the_zygote_ends_with_its_launcher(tmp_path: Path) -> None:
