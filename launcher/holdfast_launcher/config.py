@@ -124,6 +124,10 @@ def load_config(path: Path) -> LauncherConfig:
     """Read ``path``. Relative paths in it are relative to it. Raises ConfigError."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "join_token" in document:
+            read_secret(path)  # for its check of who else may read the file
+    except PermissionError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

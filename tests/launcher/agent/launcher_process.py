@@ -59,6 +59,8 @@ class LauncherProcess:
             cwd=base,
         )
         self.url = ""
+        #: The launcher's certificate, when it speaks TLS.
+        self.pin: str | None = None
 
     @property
     def pid(self) -> int:
@@ -99,12 +101,17 @@ class LauncherProcess:
             headers["Holdfast-Fence"] = fence
         async with (
             aiohttp.ClientSession() as session,
-            session.request(method, self.url + path, json=body, headers=headers) as answer,
+            session.request(
+                method, self.url + path, json=body, headers=headers, ssl=self._verification()
+            ) as answer,
         ):
             data = await answer.read()
             is_json = answer.content_type == "application/json"
             parsed = json.loads(data) if is_json else {"raw": data}
             return Reply(answer.status, parsed, dict(answer.headers))
+
+    def _verification(self) -> bool | aiohttp.Fingerprint:
+        return True if self.pin is None else aiohttp.Fingerprint(bytes.fromhex(self.pin))
 
     async def put(
         self, kernel_id: str, *, nonce: str = "n1", fence: str = "1.10", **more: Any
