@@ -28,10 +28,10 @@ _MAX_HOLE: Final = 1_000_000
 
 @dataclass(slots=True)
 class _Series:
-    """One process's numbers. ``floor``: everything below is seen or settled."""
+    """One process's numbers. ``base``: iopub's first, or -1; below ``floor`` all is settled."""
 
-    base: int
-    floor: int
+    base: int = -1
+    floor: int = -1
     iopub_top: int = -1
     ahead: set[int] = field(default_factory=set)
     run: int = 0
@@ -64,9 +64,16 @@ class Counters:
         number = int(digits)
         series = self._series.get(prefix)
         if series is None:
-            if not iopub or not prefix.rpartition("_")[2].isdecimal():
-                return  # what iopub said before we subscribed is no loss: it sets the floor
-            series = self._series[prefix] = _Series(base=number, floor=number)
+            if not prefix.rpartition("_")[2].isdecimal():
+                return
+            series = self._series[prefix] = _Series()
+        if series.base < 0:
+            if not iopub:
+                series.ahead.add(number)
+                return
+            # What iopub said before we subscribed is no loss: its first number is the floor.
+            series.base = series.floor = number
+            series.ahead = {early for early in series.ahead if early > number}
         self._add(series, number)
         if iopub and number > series.iopub_top:
             series.iopub_top = number
@@ -76,8 +83,7 @@ class Counters:
         if number == series.floor and not series.ahead:
             series.floor += 1  # the common case: everything in order
             series.run += 1
-            if series.run >= _PROOF:
-                series.dense = True
+            series.dense = series.dense or series.run >= _PROOF
             return
         if number < series.floor or number in series.ahead:
             if number >= series.base:  # below is what was said before we subscribed
@@ -98,8 +104,7 @@ class Counters:
             series.ahead.remove(series.floor)
             series.floor += 1
             series.run += 1
-        if series.run >= _PROOF:
-            series.dense = True
+        series.dense = series.dense or series.run >= _PROOF
 
     def tick(self) -> int:
         """How many messages are now known to be lost (since the last call)."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import structlog
 import zmq
@@ -91,6 +92,9 @@ class Host(KernelHost):
         self._current.send(session_id, message)
 
     async def start(self) -> None:
+        await self._to_the_end(self._start())
+
+    async def _start(self) -> None:
         async with self._lock:
             if self._state is State.RUNNING:
                 return
@@ -107,6 +111,9 @@ class Host(KernelHost):
         await self._current.interrupt()
 
     async def restart(self) -> None:
+        await self._to_the_end(self._restart())
+
+    async def _restart(self) -> None:
         async with self._lock:
             self._move(Event.RESTART)
             await self._end_current("restarting", "restart was asked for", now=False)
@@ -240,6 +247,17 @@ class Host(KernelHost):
         if self._state is State.RESTARTING:
             return "restarting"
         return "dead" if self._state in (State.DEAD, State.CLOSED) else "starting"
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """A caller that goes away (its connection broke) leaves no kernel half started.
+
+        The work goes on without it; who calls again waits for the lock and finds the result.
+        """
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(task)
 
     def _spawn_watch(self, current: Incarnation) -> None:
         async def watch() -> None:

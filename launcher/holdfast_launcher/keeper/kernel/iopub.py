@@ -30,8 +30,7 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 #: The loop handles so many messages or bytes before others get their turn.
 _SLICE: Final = 128
 _SLICE_BYTES: Final = 2 * 1024 * 1024
-#: ZMQ's receive mark once the byte bound was hit, in messages. It stays on: libzmq computes
-#: "may write again" from the mark, and a peer that waits would not be told of its removal.
+#: ZMQ's receive mark once the byte bound was hit, in messages; even.
 _THROTTLED_MARK: Final = 64
 
 _Batch = deque[tuple[list[bytes], int]]
@@ -59,6 +58,8 @@ class IopubDrain:
         self._scheduled = False
         self._stopped = False
         self.throttled = False
+        self._reads = 0
+        self._settle_at = 0
         self.taken = 0
         #: Set when the kernel's end of the connection is gone and everything before was read.
         self.disconnected = asyncio.Event()
@@ -112,12 +113,13 @@ class IopubDrain:
                 if self._monitor in events:
                     self._watch()
         except zmq.ZMQError as error:
-            if not self._stopped and error.errno != zmq.ETERM:
+            if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
                 raise
         finally:
-            self._socket.disable_monitor()
-            self._monitor.close(linger=0)
-            self._socket.close(linger=0)
+            if not self._socket.closed:  # a context that is destroyed closes its sockets
+                self._socket.disable_monitor()
+                self._monitor.close(linger=0)
+                self._socket.close(linger=0)
 
     def _drain(self) -> None:
         receive = self._socket.recv_multipart
@@ -128,6 +130,9 @@ class IopubDrain:
                 parts = receive(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            self._reads += 1
+            if self._reads == self._settle_at:
+                self._socket.setsockopt(zmq.RCVHWM, _THROTTLED_MARK)
             length = sum(map(len, parts))
             batch.append((parts, length))
             size += length
@@ -150,10 +155,24 @@ class IopubDrain:
 
     def _wait_for_room(self) -> None:
         if not self.throttled:
-            self.throttled = True
-            self._socket.setsockopt(zmq.RCVHWM, _THROTTLED_MARK)
+            self._throttle()
         with self._room:
             self._room.wait_for(lambda: self._stopped or self._bytes <= self._bound // 2)
+
+    def _throttle(self) -> None:
+        """Give ZMQ a receive mark, once, without stalling the connection for ever.
+
+        libzmq's writing end stops when ``written - reported >= mark``; the reading end reports
+        its count only when that is a multiple of ``mark / 2``, and never while the mark is off.
+        So at this moment nothing was reported, and with a small mark at once the writer would
+        stop at a count whose multiples we have passed already: nobody would wake it. Therefore
+        the first mark lies just above what we have read: reading reaches it, whatever is
+        written, and reports it. At exactly that count nothing is unreported, and there a small
+        mark is safe; from then on a multiple always lies between reported and written.
+        """
+        self.throttled = True
+        self._settle_at = (self._reads + _THROTTLED_MARK) & ~1
+        self._socket.setsockopt(zmq.RCVHWM, self._settle_at)
 
     def _watch(self) -> None:
         while True:
