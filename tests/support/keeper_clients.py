@@ -58,6 +58,7 @@ class Received:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.outputs = 0  # ``stream`` messages, counted because a burst has many
         self._replied: set[str] = set()
         self._idle: set[str] = set()
 
@@ -67,6 +68,13 @@ class Received:
             self._replied.add(message.parent_id)
         elif b'"status"' in message.header and b"idle" in message.content:
             self._idle.add(message.parent_id)
+        elif b'"stream"' in message.header:
+            self.outputs += 1
+
+    @property
+    def last_type(self) -> str:
+        """The ``msg_type`` of the newest message; empty when there is none."""
+        return self.messages[-1].msg_type if self.messages else ""
 
     def done(self, request: Message) -> bool:
         """Whether ``request`` has its reply and its idle."""

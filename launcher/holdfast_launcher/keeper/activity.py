@@ -90,4 +90,4 @@ def _kernel(pid: int) -> dict[str, Any] | None:
 
 def _is_alive(keeper: dict[str, Any]) -> bool:
     kernel = keeper.get("kernel")
-    return bool(kernel) and start_time(kernel["pid"]) == kernel["start_time"]
+    return kernel is not None and start_time(kernel["pid"]) == kernel["start_time"]
