@@ -115,9 +115,12 @@ class ProxyConfig(Struct, frozen=True, kw_only=True):
     once the port is known.
     """
 
+    #: Unique in the cluster; default ``<hostname>-<port>``.
     proxy_id: str | None = None
     cluster: str = "default"
 
+    #: Where to listen; port 0 is any free one. ``ready_file`` then says which, as JSON
+    #: {"id", "pid", "url"}. ``advertised_url``: where clients and other proxies reach us.
     host: str = "127.0.0.1"
     port: Port = 8888
     advertised_url: str | None = None
@@ -126,14 +129,19 @@ class ProxyConfig(Struct, frozen=True, kw_only=True):
     tls_cert: str | None = None
     tls_key: str | None = None
 
+    #: Either [[users]], or one ``token`` for the one ``user``, who is also the user when there is
+    #: no token at all (on loopback only). ``single_user`` says that all kernels are that user's.
     users: tuple[UserConfig, ...] = ()
     user: str = "jovyan"
     token: Secret | None = None
     token_file: str | None = None
     single_user: bool = False
+    #: For front ends that connect to us directly and can send no header on a websocket.
     allow_token_in_query: bool = False
+    #: Origins besides our own whose pages may ask; "*" is any.
     allow_origin: tuple[str, ...] = ()
 
+    #: By the first, proxies know each other; by the second, a new launcher is let in.
     cluster_key: Secret | None = None
     cluster_key_file: str | None = None
     join_token: Secret | None = None
@@ -145,8 +153,11 @@ class ProxyConfig(Struct, frozen=True, kw_only=True):
     node_grace: Seconds = 600.0
     takeover_wait: Seconds = 15.0
 
+    #: Variables besides KERNEL_* that a client may set for its kernel.
     env_whitelist: tuple[str, ...] = ()
+    #: Age limit of a lifecycle call that names none, in seconds.
     default_max_age: Seconds = 10.0
+    #: What is held for one client whose kernel is not up yet, in bytes.
     standin_bytes: Annotated[int, Meta(ge=65536)] = 8 * 1024 * 1024
 
     log_format: LogFormat = LogFormat.JSON
@@ -232,6 +243,8 @@ def is_loopback(host: str) -> bool:
 
 def _check_users(config: ProxyConfig) -> None:
     names = [user.name for user in config.users]
+    if not all(name.isprintable() for name in [*names, config.user]) or not config.user:
+        raise ConfigError("user, and the name of each of [[users]], must be printable characters")
     if len(set(names)) != len(names):
         raise ConfigError("two [[users]] have the same name")
     if config.users and (config.token is not None or config.single_user):

@@ -39,6 +39,7 @@ class ArrivalClock:
     def __init__(self, clock: Callable[[], float] = boottime) -> None:
         self._clock = clock
         self._last_beat = clock()
+        self._stalls = 0
         self._stall_began: float | None = None
         self._calm = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -60,6 +61,14 @@ class ArrivalClock:
             return self._last_beat
         return now
 
+    def mark(self) -> int:
+        """A mark for ``stalled_since``."""
+        return self._stalls
+
+    def stalled_since(self, mark: int) -> bool:
+        """Whether this process was frozen after ``mark`` was taken, noticed by a beat or not."""
+        return self._stalls != mark or self._clock() - self._last_beat > STALL_SECONDS
+
     def beat(self) -> None:
         """Once per ``BEAT_SECONDS``, by the loop itself."""
         now = self._clock()
@@ -67,6 +76,7 @@ class ArrivalClock:
         if late > STALL_SECONDS:
             # A second stall before the first is over: the first one's start still holds.
             self._stall_began = self._last_beat if self._stall_began is None else self._stall_began
+            self._stalls += 1
             self._calm = 0
         elif self._stall_began is not None:
             self._calm = self._calm + 1 if late < BEAT_SECONDS else 0

@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from ..cluster import Dead, KeeperEndpoint, Waiting
 from ..errors import Unavailable
-from .context import EDGE, Edge, identity_of, kernel_id_of
+from .context import EDGE, Edge, arrival_of, identity_of, kernel_id_of
 from .standin import Standin
 from .tunnel.dial import KeeperConnection, KeeperRefused, KeeperUnreachable, dial, tune
 from .tunnel.handshake import ClientUpgrade, client_answer, read_upgrade
@@ -25,6 +25,8 @@ from .tunnel.registry import TunnelEntry
 
 #: What a kernel's own user may do; the keeper enforces it.
 GRANTS: Final = "read,execute"
+#: An upgrade that lay here longer than this many seconds has been given up by its client.
+UPGRADE_AGE_SECONDS: Final = 5.0
 _log: Final = structlog.get_logger("holdfast.tunnel")
 
 
@@ -34,6 +36,10 @@ async def channels(request: web.Request) -> web.StreamResponse:
     kernel_id = kernel_id_of(request)
     user = identity_of(request).user
     upgrade = read_upgrade(request.headers, request.query.get("session_id"))
+    if edge.clock.now() - arrival_of(request) > UPGRADE_AGE_SECONDS:
+        # The client has come back elsewhere meanwhile; a second connection of its session would
+        # take the kernel from the first.
+        raise Unavailable("this proxy was frozen for a while; connect again", retry_after=0.0)
     located: KeeperEndpoint | Waiting | Dead | None = None
     for _ in range(2):
         tried, located = located, await edge.cluster.locate(kernel_id, user)
@@ -62,10 +68,12 @@ async def _tunnel(
         keeper = await _open_keeper(edge, entry, upgrade, user)
         tunnel = _join(edge, request, keeper, upgrade)
         entry.abort = tunnel.abort
+        _log.debug("tunnel open", tunnel=entry.id, kernel_id=endpoint.kernel_id)
         try:
             await asyncio.shield(tunnel.closed)
         finally:
             tunnel.abort()  # after a cancellation; otherwise both legs are gone already
+            _log.debug("tunnel closed", tunnel=entry.id, state=repr(tunnel))
         return TunnelledResponse()
     finally:
         edge.tunnels.close(entry)

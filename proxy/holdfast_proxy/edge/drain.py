@@ -51,7 +51,9 @@ async def drain(edge: Edge) -> None:
 
 async def _say_goodbye(edge: Edge) -> int:
     calls = [_tell_keeper(keeper, ids) for keeper, ids in edge.tunnels.by_keeper().items()]
-    standins = [standin.step_aside() for standin in list(edge.standins)]
+    standins = [
+        asyncio.wait_for(standin.step_aside(), BYE_SECONDS) for standin in list(edge.standins)
+    ]
     results = await asyncio.gather(*calls, *standins, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -14,11 +14,16 @@ from urllib.parse import quote
 from aiohttp import web
 
 from ..errors import NotFound
-from .context import EDGE
+from .context import EDGE, Edge
 
 
 async def list_kernelspecs(request: web.Request) -> web.Response:
     edge = request.app[EDGE]
+    # With KERNEL_USERNAME set, jupyter_server puts ?user= before the name of a single spec, and
+    # so asks for /api/kernelspecs?user=<user>/<name>.
+    _, slash, name = request.query.get("user", "").rpartition("/")
+    if slash:
+        return _one_kernelspec(edge, name)
     found = edge.cluster.kernelspecs()
     specs = {
         name: spec_json(name, model, edge.config.base_url)
@@ -28,8 +33,10 @@ async def list_kernelspecs(request: web.Request) -> web.Response:
 
 
 async def get_kernelspec(request: web.Request) -> web.Response:
-    edge = request.app[EDGE]
-    name = request.match_info["name"]
+    return _one_kernelspec(request.app[EDGE], request.match_info["name"])
+
+
+def _one_kernelspec(edge: Edge, name: str) -> web.Response:
     model = edge.cluster.kernelspecs()["kernelspecs"].get(name)
     if model is None:
         raise NotFound(f"there is no kernelspec {name!r}", reason="unknown_kernelspec")

@@ -35,8 +35,11 @@ from .tunnel.handshake import ClientUpgrade
 
 #: How often the kernel's record is looked at when nothing wakes us, in seconds.
 POLL_SECONDS: Final = 1.0
-_HEARTBEAT_SECONDS: Final = 10.0
+#: How long a client has to prove that it is still there, after this proxy was frozen.
+PROOF_SECONDS: Final = 5.0
+_HEARTBEAT_SECONDS: Final = 30.0
 _CLOSE_SECONDS: Final = 1.0
+_NONCE: Final = b"holdfast-standin"
 _log: Final = structlog.get_logger("holdfast.standin")
 
 
@@ -64,6 +67,8 @@ class Standin:
         self._cells: list[Message] = []
         self._reason = ""
         self._upstream: Upstream | None = None
+        self._mark = edge.clock.mark()
+        self._proof = asyncio.Event()
         #: Held while messages are being given to the keeper: what comes later must wait.
         self._turn = asyncio.Lock()
 
@@ -118,7 +123,10 @@ class Standin:
                 elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     if not await self._hold(message):
                         return
-                elif message.type is not WSMsgType.PONG:
+                elif message.type is WSMsgType.PONG:
+                    if message.data == _NONCE:
+                        self._proof.set()
+                else:
                     return
 
     async def _hold(self, message: WSMessage) -> bool:
@@ -147,6 +155,8 @@ class Standin:
             elif self._is_stream:
                 await self._socket.close(code=CloseCode.COME_BACK, message=b"the kernel is ready")
                 return None
+            elif not await self._is_there():
+                return await self._end(CloseCode.COME_BACK, "this proxy was frozen: run again")
             else:
                 try:
                     return await self._hand_over(request, state)
@@ -174,6 +184,21 @@ class Standin:
         _log.info("standing in", kernel_id=self._kernel_id, reason=reason)
         for cell in self._cells:
             await self._write(_writer().stream(_note(reason), cell))
+
+    async def _is_there(self) -> bool:
+        """Whether the client is still at the other end.
+
+        After a freeze it has perhaps gone and come back by another proxy; to open its session at
+        the keeper now would take the kernel from its new connection.
+        """
+        if not self._edge.clock.stalled_since(self._mark):
+            return True
+        await self._socket.ping(_NONCE)
+        try:
+            await asyncio.wait_for(self._proof.wait(), PROOF_SECONDS)
+        except TimeoutError:
+            return False
+        return True
 
     async def _hand_over(self, request: web.Request, endpoint: KeeperEndpoint) -> None:
         """Give the keeper what was held, then relay until either side ends."""

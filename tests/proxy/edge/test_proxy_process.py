@@ -20,6 +20,8 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
+from holdfast_proxy.config import ConfigError, ProxyConfig
+from holdfast_proxy.server import bind, main
 from support.edge_server import until
 from support.fake_keeper import CREDENTIAL, Certificate, WebsocketKeeper
 
@@ -59,7 +61,7 @@ async def spawn(
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, text: str = "", **env: str) -> AsyncIterator[Proxy]:
-    folder.mkdir(exist_ok=True)
+
     (folder / "ready.json").unlink(missing_ok=True)
     base = "port = 0\nproxy_id = 'px'\nready_file = 'ready.json'\ntoken = 'process-token'\n"
     process = await spawn(folder, base + text, env)
@@ -187,8 +189,6 @@ async def test_tls_to_clients(tmp_path: Path) -> None:
     ("text", "env", "code", "words"),
     [
         ("host = '0.0.0.0'", {}, 2, "there is no token"),
-        ("nonsense = 1", {}, 2, "unknown key 'nonsense'"),
-        ("host = 'no.such.host.invalid'\ntoken = 'x'", {}, 2, "no.such.host.invalid"),
         ("port = 0\nenv_whitelist = ['PATH']", {}, 2, "PATH"),
         ("port = 0", {"REFUSE": "the cluster says active-passive"}, 1, "active-passive"),
     ],
@@ -203,8 +203,19 @@ async def test_it_refuses_with_a_sentence(
     assert "Traceback" not in log
 
 
-async def test_a_taken_port_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["nonsense = 1", "host = 'no.such.host.invalid'\ntoken = 'x'"])
+def test_a_configuration_that_cannot_be_used_is_status_2(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    (tmp_path / "c.toml").chmod(0o600)
+    assert main(["--config", str(tmp_path / "c.toml")]) == 2
+    (word,) = [word for word in ("nonsense", "no.such.host.invalid") if word in text]
+    assert word in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = await spawn(tmp_path, f"port = {taken.getsockname()[1]}")
-        assert await asyncio.wait_for(process.wait(), 30) == 2
-    assert "cannot listen" in (tmp_path / "log").read_text()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
+            bind(ProxyConfig(port=port))

@@ -22,6 +22,8 @@ from holdfast_protocol.jupyter import (
 )
 from holdfast_proxy.cluster import Dead, KeeperEndpoint, Waiting
 from holdfast_proxy.config import ProxyConfig, Secret
+from holdfast_proxy.edge import standin
+from holdfast_proxy.edge.arrival import ArrivalClock, boottime
 from holdfast_proxy.errors import Unavailable
 from support.edge_server import AUTH, TOKEN, EdgeServer, serve_edge, until
 from support.fake_cluster import FakeCluster
@@ -105,7 +107,7 @@ async def test_a_plain_client_waits_is_told_why_and_loses_nothing(
         assert (await client.receive()).msg_id == "m0"
         assert (await client.receive()).msg_id == "m1"
         for number in range(2, 50):
-            sent.append(await client.send(request("execute_request", f"m{number}")))
+            sent += [await client.send(request("execute_request", f"m{number}"))]
         for number in range(2, 50):
             assert (await client.receive()).msg_id == f"m{number}"
         assert keeper.received == sent
@@ -325,6 +327,35 @@ async def test_a_relay_whose_keeper_breaks_off_makes_the_client_come_back(
         assert await Client(socket).receive_close() == 1012
         await until(lambda: not server.edge.in_flight)
         assert len(server.edge.tunnels) == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_after_a_freeze_the_client_must_prove_that_it_is_there(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """It may have come back by another proxy, whose connection must not be taken over."""
+    monkeypatch.setattr(standin, "PROOF_SECONDS", 10.0 if there else 0.05)
+    offset = 0.0
+    clock = ArrivalClock(lambda: boottime() + offset)
+    cluster.add(KERNEL)
+    async with (
+        WebsocketKeeper() as keeper,
+        serve_edge(cluster, clock=clock) as server,
+        aiohttp.ClientSession() as session,
+        connect(session, server, None, autoping=there) as socket,
+    ):
+        client = Client(socket)
+        await client.send(request("execute_request", "m1"))
+        await client.receive()
+        offset = 30.0
+        await cluster.put(KERNEL, keeper.endpoint)
+        if there:
+            assert (await client.receive()).msg_id == "m1"
+            return
+        assert (await socket.receive(timeout=10)).type is WSMsgType.PING
+        assert [(await client.receive()).msg_type for _ in range(3)][1] == "execute_reply"
+        assert await client.receive_close() == 1012
+        assert keeper.upgrades == []
 
 
 async def test_a_client_that_leaves_leaves_nothing_behind(cluster: FakeCluster) -> None:

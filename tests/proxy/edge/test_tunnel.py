@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_proxy.cluster import KeeperEndpoint, ProxyInfo
+from holdfast_proxy.cluster import KeeperEndpoint
+from holdfast_proxy.edge.arrival import ArrivalClock, boottime
 from holdfast_proxy.errors import NotFound, Unavailable
 from support.edge_server import EdgeServer, RawClient, serve_edge, until, upgrade
 from support.fake_cluster import FakeCluster
@@ -369,5 +370,14 @@ async def test_a_connection_serves_rest_again_after_a_refused_upgrade(
         client.close()
 
 
-def test_the_fake_cluster_lists_itself() -> None:
-    assert ProxyInfo("p2", "http://x:2") in FakeCluster().proxies()
+async def test_an_upgrade_that_lay_in_a_frozen_proxy_reaches_no_keeper(
+    cluster: FakeCluster,
+) -> None:
+    offset = 0.0
+    clock = ArrivalClock(lambda: boottime() + offset)
+    async with RawKeeper() as keeper, serve_edge(cluster, clock=clock) as server:
+        cluster.add(KERNEL, located=keeper.endpoint)
+        offset = 30.0
+        client = await upgrade(server, KERNEL)
+        assert (client.status, client.headers["retry-after"]) == (503, "0")
+        assert keeper.connections == 0

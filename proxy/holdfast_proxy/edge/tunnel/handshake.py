@@ -75,7 +75,7 @@ def read_upgrade(headers: Mapping[str, str], session_id: str | None) -> ClientUp
     if len(nonce) != 16:
         raise BadRequest("Sec-WebSocket-Key must be 16 bytes in base64")
     if session_id is not None and (
-        len(session_id) > _MAX_SESSION_ID or _CONTROL.search(session_id) is not None
+        len(session_id) > _MAX_SESSION_ID or not session_id.isprintable()
     ):
         raise BadRequest(f"session_id must be at most {_MAX_SESSION_ID} printable characters")
     offered = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",")]
