@@ -2,8 +2,8 @@
 
 ``python -m bench.tunnel_rate``, run from ``tests/``. A keeper process writes websocket frames as
 fast as it can, a client reads them, and the proxy between them is a real one with a fake cluster
-behind it; its CPU time is read from ``/proc``. Prints one line per case. For comparison, measured once on two cores: HAProxy with one
-thread moves 210-340k small frames or 1.0-1.2 GB per CPU second.
+behind it; its CPU time is read from ``/proc``. Prints one line per case. For comparison, measured
+once on two cores: HAProxy with one thread moves 210-340k small frames or 1.0-1.2 GB per CPU second.
 """
 
 from __future__ import annotations
