@@ -131,6 +131,18 @@ class RunningUp:
         self.note()
         return kernel_id
 
+    def start_kernel_in_lab(self) -> str:
+        lab = self.cluster["lab"]
+        request = urllib.request.Request(
+            f"{lab['url']}/api/kernels", data=b'{"name": "python3"}', method="POST",
+            headers={"Authorization": f"token {lab['token']}"},
+        )  # fmt: skip
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            kernel_id: str = json.loads(answer.read())["id"]
+        assert self.ids() == [kernel_id]
+        self.note()
+        return kernel_id
+
     def ids(self, *, proxy: int = 0) -> list[str]:
         return [kernel["id"] for kernel in self.request("GET", "/api/kernels", proxy=proxy)]
 
@@ -224,8 +236,8 @@ def test_a_stopped_proxy_is_left_alone(start: Start) -> None:
 
 
 def test_kept_kernels_are_found_again_and_ended_by_the_next_stop(start: Start) -> None:
-    first = start("--no-lab", "--keep-kernels").wait_ready()
-    kernel_id = first.start_kernel()
+    first = start("--keep-kernels").wait_ready()
+    kernel_id = first.start_kernel_in_lab()  # so that JupyterLab could delete it when it stops
     first.stop()
     survivors = first.alive()
     assert survivors, "keeper and kernel live"

@@ -77,10 +77,9 @@ class Tree:
     async def stop(self) -> None:
         """End everything in order, within ten seconds, and leave no process behind."""
         deadline = time.monotonic() + _STOP
-        keep = self.plan.options.keep_kernels
-        # A notebook server that is asked to stop may delete its kernels; a killed one cannot.
-        await self._stop_children("lab", 0.0 if keep else _LAB_GRACE)
-        if not keep:
+        # The shim lets kernels live when its server stops, so what ends is decided here alone.
+        await self._stop_children("lab", _LAB_GRACE)
+        if not self.plan.options.keep_kernels:
             await self._end_kernels(deadline)
         await self._stop_children("launcher", _LAUNCHER_GRACE)
         await self._stop_children("proxy", _PROXY_GRACE)
