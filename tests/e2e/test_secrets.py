@@ -24,7 +24,7 @@ def secrets_of(cluster: Cluster) -> dict[str, str]:
     }
     for file in (cluster.base / "launcher" / "kernels").glob("*/keeper.json"):
         found[f"keeper credential {file.parent.name}"] = json.loads(file.read_text())["credential"]
-    for file in (cluster.base / "launcher").rglob("kernel*.json"):
+    for file in (cluster.base / "launcher").rglob("connection-*.json"):
         key = json.loads(file.read_text()).get("key")
         if key:
             found["kernel HMAC key"] = key
@@ -77,6 +77,8 @@ def _too_open(path: Path) -> bool:
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         return False
+    if stat.S_ISSOCK(mode):  # ZMQ makes them with the kernel's umask; the folder shuts others out
+        return bool(path.parent.stat().st_mode & 0o077)
     return bool(stat.S_IMODE(mode) & 0o077)
 
 
