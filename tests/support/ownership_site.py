@@ -39,9 +39,7 @@ class MovedClock:
     ahead: float = 0.0
 
     def clock(self) -> Clock:
-        return Clock(
-            now=lambda: boottime() + self.ahead, wall=lambda: time.time() + self.ahead
-        )
+        return Clock(now=lambda: boottime() + self.ahead, wall=lambda: time.time() + self.ahead)
 
 
 @dataclass

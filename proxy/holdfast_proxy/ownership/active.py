@@ -36,6 +36,7 @@ from holdfast_proxy.ownership.launchers import LAUNCHER_TTL
 from holdfast_proxy.ownership.lifecycle import Lifecycle
 from holdfast_proxy.ownership.member import ConfigMismatch, Standing
 from holdfast_proxy.ownership.models import is_shown, live_model, recorded_model
+from holdfast_proxy.ownership.orphans import Orphans
 from holdfast_proxy.ownership.parts import Parts
 from holdfast_proxy.ownership.peers import Peers
 from holdfast_proxy.ownership.starting import Starts
@@ -62,6 +63,7 @@ class ActiveCluster(Cluster):
         self._starts = Starts(parts, self._endings)
         self._lifecycle = Lifecycle(parts, self._endings, forwarder)
         self._sweep = Sweep(parts, self._starts, self._endings)
+        self._orphans = Orphans(parts)
         self._seeks = SingleFlight(parts.tasks)
         self._draining = False
 

@@ -88,9 +88,10 @@ class Caller:
     def __init__(self) -> None:
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Caller {'open' if self._pooled is not None else 'closed'}>"
+        return f"<Caller {'closed' if self._closed else 'open'}>"
 
     async def call(
         self,
@@ -108,6 +109,8 @@ class Caller:
 
         Raises NotSent, NoReply.
         """
+        if self._closed:
+            raise NotSent("this proxy is ending")
         sent_headers = list(headers)
         if target.bearer is not None:
             sent_headers.append(("Authorization", f"Bearer {target.bearer}"))
@@ -136,7 +139,8 @@ class Caller:
             raise NoReply(str(error) or type(error).__name__) from error
 
     async def close(self) -> None:
-        """Idempotent."""
+        """Idempotent; calls after it raise NotSent."""
+        self._closed = True
         sessions = [item for item in (self._pooled, self._fresh) if item is not None]
         self._pooled = self._fresh = None
         await asyncio.gather(*(session.close() for session in sessions))

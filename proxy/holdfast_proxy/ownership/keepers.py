@@ -100,12 +100,12 @@ class KeeperClient:
 
     async def state(self, endpoint: KeeperEndpoint, *, timeout: float = QUICK) -> KeeperState:
         """Raises KeeperError."""
-        answer = await self._call("GET", endpoint, "/v1/kernel", timeout=timeout, acts=False)
+        answer = await self._call("GET", endpoint, "/v1/kernel", timeout=timeout, patient=False)
         return KeeperState.read(answer.document)
 
     async def fence(self, endpoint: KeeperEndpoint, token: Token) -> None:
         """Have the token acknowledged. Raises StaleToken, KeeperError."""
-        await self._call("POST", endpoint, "/v1/fence", token=token, timeout=QUICK)
+        await self._call("POST", endpoint, "/v1/fence", token=token, timeout=QUICK, patient=False)
 
     async def start(
         self, endpoint: KeeperEndpoint, token: Token, nonce: str, *, guard: Guard
@@ -165,6 +165,7 @@ class KeeperClient:
             body={"now": now},
             timeout=timeout,
             guard=guard,
+            patient=False,
         )
 
     async def _call(
@@ -179,13 +180,14 @@ class KeeperClient:
         body: Mapping[str, Any] | None = None,
         guard: Guard = no_guard,
         repeat: bool = False,
-        acts: bool = True,
+        patient: bool = True,
     ) -> Answer:
+        """``repeat``: also after a lost answer. ``patient``: try again what was not sent."""
         target = keeper_target(endpoint)
         sent_headers = list(headers)
         if token is not None:
             sent_headers.append(("Holdfast-Fence", str(token)))
-        give_up = self._clock.now() + (min(timeout, _RETRY_FOR) if acts else 0.0)
+        give_up = self._clock.now() + (min(timeout, _RETRY_FOR) if patient else 0.0)
         pause, sent = 0.05, False
         while True:
             guard()
@@ -197,7 +199,7 @@ class KeeperClient:
                     headers=sent_headers,
                     body=body,
                     timeout=timeout,
-                    acts=acts,
+                    acts=method != "GET",
                 )
             except NotSent as error:
                 message = str(error)

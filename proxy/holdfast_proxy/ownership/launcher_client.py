@@ -20,6 +20,8 @@ from holdfast_proxy.ownership.keepers import QUICK, Guard, no_guard
 
 #: Seconds for a launcher to bring a keeper up, or to prove one gone.
 LAUNCH = 60.0
+#: Seconds in which a launcher that does not answer is asked again: about its own restart.
+_RETRY_FOR = 3.0
 
 
 class LauncherError(Exception):
@@ -158,7 +160,7 @@ class LauncherClient:
         guard: Guard = no_guard,
     ) -> Answer:
         headers = [] if token is None else [("Holdfast-Fence", str(token))]
-        give_up = self._clock.now() + min(timeout, 5.0)
+        give_up = self._clock.now() + min(timeout - QUICK, _RETRY_FOR)
         pause, sent = 0.05, False
         while True:
             guard()

@@ -13,12 +13,13 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from holdfast_protocol.errors import RecordError
+from holdfast_protocol.kernel_records import KernelRecord
 from holdfast_protocol.keys import Keys, Kind
 from holdfast_protocol.record_codec import Fields
 from holdfast_protocol.records import (
@@ -71,9 +72,15 @@ class Launchers:
         self._leases: dict[str, int] = {}
         self._activity: dict[str, tuple[float, bytes, int]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._on_stranger: list[Callable[[str, str, KernelReport], None]] = []
 
     def __repr__(self) -> str:
         return f"<Launchers {', '.join(sorted(self._view.launchers)) or 'none'}>"
+
+    def on_stranger(self, listener: Callable[[str, str, KernelReport], None]) -> None:
+        """``listener(launcher_id, kernel_id, report)`` for each living kernel that a heartbeat
+        to this proxy names and that is not assigned to that launcher; must not block."""
+        self._on_stranger.append(listener)
 
     # --- reading ---
 
@@ -113,6 +120,10 @@ class Launchers:
                 name: item for name, item in reports.items() if self._assigned(launcher_id, name)
             }
             self._reports.hear(launcher_id, own)
+            for name, report in reports.items():
+                if name not in own and report.alive:
+                    for listener in self._on_stranger:
+                        listener(launcher_id, name, report)
             try:
                 lease = await self._register(launcher_id, record)
                 await self._write_activity(launcher_id, own, lease)
@@ -130,7 +141,11 @@ class Launchers:
 
     def _assigned(self, launcher_id: str, kernel_id: str) -> bool:
         entry = self._view.kernel(kernel_id)
-        return entry is not None and entry.record.launcher_id == launcher_id
+        return (
+            entry is not None
+            and isinstance(entry.record, KernelRecord)
+            and entry.record.launcher_id == launcher_id
+        )
 
     async def _authenticate(self, launcher_id: str, credential: str) -> str | None:
         known = self._view.credentials.get(launcher_id)

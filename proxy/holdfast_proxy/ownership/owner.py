@@ -230,7 +230,10 @@ class Ownership:
         token = self.token(change.name)
         if token is not None and change.revision > token.revision:
             self.overtaken(change.name, token)
-        if change.after is None:
+        kernel = self._view.kernel(change.name)
+        if change.after is None and (kernel is None or isinstance(kernel.record, Tombstone)):
+            self._terms.pop(change.name, None)
+        elif change.after is None:
             now = asyncio.get_running_loop().time()
             self._freed_at = [t for t in self._freed_at if now - t < _BURST] + [now]
             self._take_later(change.name)
@@ -307,6 +310,10 @@ class Ownership:
         )
 
     # --- giving up ---
+
+    async def release(self, kernel_id: str, token: Token) -> None:
+        """Give up one kernel that needs no owner. What fails expires with the lease."""
+        await self._release(kernel_id, token)
 
     async def release_all(self) -> None:
         """For a drain: delete each owner key that is still ours. What fails expires."""

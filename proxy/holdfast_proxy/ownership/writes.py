@@ -116,11 +116,13 @@ class KernelWriter:
     ) -> int:
         """Run the transaction until its outcome is known; the revision that it wrote."""
         wanted = next(op.value for op in ops if isinstance(op, Put))
+        doubtful = False
         for _ in range(_TRIES):
             self._member.require()
             try:
                 result = await self._store.txn(compares, ops, timeout=_TIMEOUT)
             except Unknown:
+                doubtful = True
                 revision = await self._look(kernel_id, observed=observed, wanted=wanted)
                 if revision is not None:
                     return revision
@@ -131,8 +133,9 @@ class KernelWriter:
             else:
                 if result.succeeded:
                     return result.revision
-                # A transaction of ours whose answer was lost may have won in the meantime.
-                revision = await self._look(kernel_id, observed=-1, wanted=wanted)
+                revision = None
+                if doubtful:  # the one whose answer was lost may have won in the meantime
+                    revision = await self._look(kernel_id, observed=observed, wanted=wanted)
                 if revision is None:
                     raise WriteLost(kernel_id)
                 return revision
@@ -147,11 +150,11 @@ class KernelWriter:
             raise Unavailable(f"etcd does not answer: {error}") from error
         if found is not None:
             self._view.apply(found)
-            if found.value == wanted:
-                return found.mod_revision
         revision = 0 if found is None else found.mod_revision
-        if observed in (revision, -1):
+        if revision == observed:
             return None
+        if found is not None and found.value == wanted:
+            return revision
         raise WriteLost(kernel_id)
 
 

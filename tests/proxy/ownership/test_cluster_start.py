@@ -10,6 +10,8 @@ import pytest
 
 from holdfast_proxy.cluster import KeeperEndpoint, Waiting
 from holdfast_proxy.errors import BadRequest, Conflict, NotFound, StartFailed, Unavailable
+from holdfast_proxy.ownership.endpoints import check_endpoint
+from holdfast_proxy.ownership.launcher_client import Handle, LauncherError
 from holdfast_proxy.store.memory import Link
 from support.fake_launcher import Drop
 from support.ownership_site import (
@@ -261,17 +263,12 @@ async def test_a_keeper_on_loopback_is_not_believed_of_a_far_launcher(site: Site
     proxy = await site.proxy("a")
     launcher = await site.launcher()
     record = proxy.parts.launchers.record(launcher.launcher_id)
-    from holdfast_proxy.ownership.endpoints import check_endpoint
-    from holdfast_proxy.ownership.launcher_client import Handle, LauncherError
-
     assert record is not None
-    handle = Handle(
-        alive=True, nonce="n", host="127.0.0.1", port=1, credential="c", epoch="e"
-    )
+    handle = Handle(alive=True, nonce="n", host="127.0.0.1", port=1, credential="c", epoch="e")
     check_endpoint(record.url, handle)
     for url, host in [
         ("https://node7:99", "127.0.0.1"),
-        ("https://node7:99", "0.0.0.0"),
+        ("https://node7:99", "0.0.0.0"),  # noqa: S104 (that no keeper is there is the point)
         ("https://node7:99", "169.254.169.254"),
         ("https://node7:99", "10.0.0.7"),  # no fingerprint off loopback
     ]:
