@@ -327,7 +327,10 @@ class _StreamConnection:
         self._stream: SessionStream | None = None
 
     async def run(self) -> None:
-        frame = decode(await self._ws.receive_bytes())
+        first = await self._ws.receive()
+        if first.type is not WSMsgType.BINARY:
+            return  # another endpoint won the race for this client
+        frame = decode(first.data)
         assert isinstance(frame, Resume)
         self._stream = stream = self._kernel.session(self._session_id)
         attached = stream.attach(frame)
