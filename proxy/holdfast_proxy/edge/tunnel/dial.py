@@ -127,16 +127,8 @@ async def dial(
     transport = await connect(endpoint, protocol)
     try:
         transport.write(request)
-        async with asyncio.timeout(answer_timeout):
-            answer = await protocol.answer
-        if answer.status != 101:
-            raise KeeperRefused(answer.status, _seconds(answer.headers.get("retry-after")))
+        answer = await _answer(protocol, answer_timeout)
         check_answer(answer, key=key, offered=upgrade.subprotocols)
-    except TimeoutError:
-        transport.abort()
-        raise KeeperUnreachable(
-            f"the keeper did not answer the upgrade within {answer_timeout:g} s"
-        ) from None
     except HandshakeError as error:
         transport.abort()
         raise KeeperUnreachable(str(error)) from error
@@ -144,6 +136,19 @@ async def dial(
         transport.abort()
         raise
     return KeeperConnection(transport, answer.subprotocol, protocol.tail)
+
+
+async def _answer(protocol: _UpgradeProtocol, timeout: float) -> KeeperAnswer:
+    try:
+        async with asyncio.timeout(timeout):
+            answer = await protocol.answer
+    except TimeoutError:
+        raise KeeperUnreachable(
+            f"the keeper did not answer the upgrade within {timeout:g} s"
+        ) from None
+    if answer.status != 101:
+        raise KeeperRefused(answer.status, _seconds(answer.headers.get("retry-after")))
+    return answer
 
 
 def tune(transport: asyncio.Transport) -> None:
