@@ -230,7 +230,8 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _say_ready(ready_fd: int | None) -> None:
     if ready_fd is not None:
-        os.write(ready_fd, b"1")
+        with contextlib.suppress(BrokenPipeError):  # the launcher died meanwhile; another adopts us
+            os.write(ready_fd, b"1")
         os.close(ready_fd)
 
 

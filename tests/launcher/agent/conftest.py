@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launcher_process import LauncherProcess
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LauncherProcess]:
-    """Running, with the small keeper; one for a module's tests, each with kernels of its own."""
+    """Running, with the small keeper; one for all tests, each with kernels of its own."""
     process = LauncherProcess(tmp_path_factory.mktemp("launcher"))
     try:
         process.start()

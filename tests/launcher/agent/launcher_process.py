@@ -132,9 +132,14 @@ class LauncherProcess:
 
         return await until(dead, what=f"{kernel_id} is dead")
 
-    async def wait_log(self, text: str) -> None:
+    def logged(self, event: str, *, about: str) -> bool:
+        """Whether the launcher's log has this event for this kernel."""
+        lines = self.process.log.read_text().splitlines()
+        return any(event in line and about in line for line in lines)
+
+    async def wait_log(self, text: str, *, about: str = "") -> None:
         async def said() -> bool:
-            return text in self.process.log.read_text()
+            return self.logged(text, about=about)
 
         await until(said, what=f"the launcher logs {text!r}")
 

@@ -1,12 +1,14 @@
 """A keeper small enough to misbehave on request: the launcher's tests run it in a zygote.
 
 ``KERNEL_FAKE`` in its kernel's environment says how: ``exit`` ends before it is ready, ``hang``
-never becomes ready, ``deaf`` ignores ``/v1/shutdown``. Its kernel is a ``sleep``.
+never becomes ready, ``deaf`` ignores ``/v1/shutdown``, ``wait`` becomes ready when the file
+``KERNEL_GATE`` exists. Its kernel is a ``sleep``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -29,6 +31,8 @@ def run(config: KeeperConfig, ready_fd: int) -> int:
         return 7
     if behaviour == "hang":
         time.sleep(600)
+    while behaviour == "wait" and not os.path.exists(config.env["KERNEL_GATE"]):
+        time.sleep(0.02)
     return asyncio.run(SmallKeeper(config, behaviour).serve(ready_fd))
 
 
@@ -53,7 +57,8 @@ class SmallKeeper:
         await site.start()
         self.port = runner.addresses[0][1]
         self.write("idle")
-        os.write(ready_fd, b"1")
+        with contextlib.suppress(BrokenPipeError):  # the launcher died; another will find us
+            os.write(ready_fd, b"1")
         os.close(ready_fd)
         await self.stop.wait()
         await runner.cleanup()

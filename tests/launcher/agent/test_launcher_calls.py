@@ -67,20 +67,6 @@ async def test_a_fenced_call_without_a_token_is_refused(launcher: LauncherProces
     assert (await launcher.call("DELETE", path, fence="-1.3")).status == 400
 
 
-async def test_the_token_outlives_launcher_and_kernel(own_launcher: LauncherProcess) -> None:
-    launcher = own_launcher
-    launcher.start()
-    kernel_id = new_id()
-    await launcher.put(kernel_id, fence="1.10")
-    reply = await launcher.call("POST", f"/v1/kernels/{kernel_id}/fence", fence="1.20")
-    assert reply.body == {"fence": [1, 20]}
-    assert (await launcher.delete(kernel_id, fence="1.20")).body == {"gone": True}
-    launcher.process.kill()
-    launcher.start()
-    assert (await launcher.put(kernel_id, nonce="late", fence="1.19")).status == 412
-    assert (await launcher.put(kernel_id, nonce="late", fence="1.20")).status == 200
-
-
 async def test_ten_puts_of_one_start_make_one_keeper(launcher: LauncherProcess) -> None:
     kernel_id = new_id()
     replies = await asyncio.gather(*(launcher.put(kernel_id) for _ in range(10)))
@@ -175,21 +161,6 @@ async def test_a_keeper_that_ends_at_its_start_is_an_error_with_its_last_words(
     assert (await launcher.put(kernel_id)).status == 200, "nothing ran: it may be tried again"
 
 
-async def test_a_keeper_that_never_becomes_ready_is_killed(
-    own_launcher: LauncherProcess,
-) -> None:
-    own_launcher.settings["keeper_start_timeout"] = 1.0
-    own_launcher.start()
-    kernel_id = new_id()
-    # The zygote's imports count too, so get them done by another kernel.
-    while (await own_launcher.put(new_id())).status != 200:
-        pass
-    reply = await own_launcher.put(kernel_id, env={"KERNEL_FAKE": "hang"})
-    assert (reply.status, reply.body["reason"]) == (500, "start_failed")
-    launched = json.loads((own_launcher.directory(kernel_id) / "launch.json").read_text())
-    assert not ProcessId(launched["pid"], launched["start_time"]).running
-
-
 async def test_what_cannot_be_is_refused_before_anything_is_done(
     launcher: LauncherProcess,
 ) -> None:
@@ -213,27 +184,6 @@ async def test_every_call_needs_the_access_token(launcher: LauncherProcess) -> N
     ):
         reply = await launcher.call(method, path, fence="1.1", token="wrong")
         assert (reply.status, reply.body["reason"]) == (401, "unauthorized")
-
-
-async def test_without_single_user_nothing_starts(own_launcher: LauncherProcess) -> None:
-    own_launcher.settings["single_user"] = False
-    own_launcher.start()
-    reply = await own_launcher.put(new_id())
-    assert (reply.status, reply.body["reason"]) == (403, "single_user_required")
-
-
-async def test_capacity_is_a_limit_and_a_dead_kernel_takes_none(
-    own_launcher: LauncherProcess,
-) -> None:
-    own_launcher.settings["capacity.kernels"] = 1
-    own_launcher.start()
-    first = new_id()
-    assert (await own_launcher.put(first)).status == 200
-    full = await own_launcher.put(new_id())
-    assert (full.status, full.body["reason"]) == (503, "no_capacity")
-    assert "Retry-After" in full.headers
-    await own_launcher.delete(first)
-    assert (await own_launcher.put(new_id())).status == 200
 
 
 async def test_kernelspecs_and_their_files(launcher: LauncherProcess) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast_launcher import statefiles
@@ -29,6 +29,7 @@ def test_a_token_reads_as_it_is_written(value: tuple[int, int]) -> None:
     assert Fence.parse(str(fence)) == fence
 
 
+@settings(max_examples=25, deadline=None)  # each example writes to the disk
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20))
 def test_never_falls_and_survives_a_restart(tokens: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as base:

@@ -225,3 +225,16 @@ def test_messages_carry_any_length_and_descriptors() -> None:
         os.close(received[1][0])
         ours.close()
         assert receive_message(theirs) is None
+
+
+async def test_a_keeper_that_never_becomes_ready_is_killed(tmp_path: Path) -> None:
+    engine = make_engine("tiny_keeper:run", start_timeout=0.5)
+    await engine.start()
+    try:
+        with pytest.raises(LaunchFailed, match=r"not ready after 0\.5 s"):
+            await engine.launch(order(tmp_path, "slow", HANG="1"))
+        launched = read_json(tmp_path / "slow" / "launch.json") or {}
+        assert not ProcessId(launched["pid"], launched["start_time"]).running
+    finally:
+        await engine.close()
+        kill_all(tmp_path)

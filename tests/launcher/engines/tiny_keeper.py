@@ -18,6 +18,8 @@ ZYGOTE = os.getpid()
 def run(config: KeeperConfig, ready_fd: int) -> int:
     if "FAIL" in config.env:
         raise RuntimeError(config.env["FAIL"])
+    if "HANG" in config.env:
+        signal.pause()
     if "KILL_ZYGOTE" in config.env:
         with contextlib.suppress(ProcessLookupError):
             os.kill(ZYGOTE, signal.SIGKILL)
