@@ -20,6 +20,7 @@ from holdfast_protocol.jupyter import (
     encode_v1,
 )
 from holdfast_protocol.stream.client import ByeReceived, ClientStream, Delivered, Event, GapSeen
+from holdfast_protocol.stream.state import ClientState
 
 from .keeper_process import KeeperProcess
 
@@ -100,6 +101,10 @@ class StreamClient(Received):
         self.close_code = None
         self.ws = await self.keeper.websocket(self.session_id, STREAM_SUBPROTOCOL, **options)
         await self.ws.send_bytes(self.stream.connect())
+
+    async def live(self) -> None:
+        """Until RESUMED has come: from then on what is sent goes out at once."""
+        await self.until(lambda: self.stream.state is ClientState.LIVE)
 
     async def send(self, message: Message) -> int:
         seq = self.stream.send(encode_v1(message))

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,21 @@ class KeeperProcess:
 
     def signal(self, number: int) -> None:
         signal.pidfd_send_signal(self.pidfd, number)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
+    """Until ``holds`` does; for what no event tells. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            outcome = holds()
+            if await outcome if isinstance(outcome, Awaitable) else outcome:
+                return
+            await asyncio.sleep(0.02)
+
+
+def process_file(pid: int, name: str) -> str:
+    """The text of ``/proc/<pid>/<name>``."""
+    return Path(f"/proc/{pid}/{name}").read_text()
 
 
 @contextlib.asynccontextmanager

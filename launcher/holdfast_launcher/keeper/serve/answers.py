@@ -2,7 +2,8 @@
 
 Safety rule: *one request id takes effect once.* The operation runs in a task of its own that no
 caller's disconnection cancels; whoever comes with the same id, at the same time or later, waits
-for that task and gets its answer. Only finished answers are forgotten, the oldest first.
+for that task and gets its answer. Only finished answers are forgotten, the oldest first; and a
+503 at once, because it says that nothing took effect and to ask again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_ANSWERS = 256
+_NOT_DONE = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,10 @@ class Answers:
         if task is None:
             task = self._tasks[key] = asyncio.ensure_future(_as_task(run))
             self._forget_oldest()
-        return await asyncio.shield(task)
+        answer = await asyncio.shield(task)
+        if answer.status == _NOT_DONE and self._tasks.get(key) is task:
+            del self._tasks[key]
+        return answer
 
     def _forget_oldest(self) -> None:
         for key in list(self._tasks):

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from holdfast_protocol.errors import CloseCode
+from holdfast_protocol.errors import CloseCode, InvalidState
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL, ByeReason
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL
 
@@ -243,8 +243,18 @@ class KeeperApi:
             _log.info("lifecycle.call", call=request.path, request=request_id)
             try:
                 await act()
-            except (StaleToken, NonceMismatch, KernelGone, KernelStartFailed) as error:
+            except (
+                StaleToken,
+                NonceMismatch,
+                KernelGone,
+                KernelStartFailed,
+                InvalidState,
+            ) as error:
                 return _failure(error)
+            except Exception as error:
+                # the outer edge of a call: its answer is remembered, so there must be one
+                _log.exception("lifecycle.failed", call=request.path)
+                return Answer(500, {"reason": "internal", "message": f"the keeper failed: {error}"})
             return Answer(200, self._parts.status.state())
 
         return _json(await self._answers.once(request.path, request_id, run))
@@ -262,6 +272,8 @@ def _failure(error: Exception) -> Answer:
         return Answer(409, {"reason": "nonce_mismatch", "message": str(error)})
     if isinstance(error, KernelGone):
         return Answer(404, {"reason": "no_such_kernel", "message": str(error)})
+    if isinstance(error, InvalidState):
+        return Answer(503, {"reason": "not_ready", "message": str(error)})
     output = error.output if isinstance(error, KernelStartFailed) else ""
     return Answer(500, {"reason": "start_failed", "message": str(error), "output": output})
 
@@ -272,7 +284,8 @@ def _stale(error: StaleToken) -> Answer:
 
 
 def _json(answer: Answer) -> web.Response:
-    return web.json_response(answer.body, status=answer.status)
+    headers = {"Retry-After": "1"} if answer.status == 503 else None
+    return web.json_response(answer.body, status=answer.status, headers=headers)
 
 
 def _after(request: web.Request) -> list[After]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from holdfast_launcher.keeper.log.journal import REASON_DISK, Journal
 
 KIB = 1024

@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from holdfast_launcher.keeper.log.journal import REASON_DISK, REASON_FULL, Journal
-from holdfast_launcher.keeper.log.segments import Segments
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from holdfast_launcher.keeper.log.journal import REASON_DISK, REASON_FULL, Journal
+from holdfast_launcher.keeper.log.segments import Segments
 
 KIB = 1024
 

@@ -65,3 +65,14 @@ async def test_only_finished_answers_are_forgotten() -> None:
     assert waiting.runs == 1
     await answers.once("restart", "0", done.run)
     assert done.runs == 6, "the oldest finished one was forgotten"
+
+
+async def test_what_took_no_effect_may_be_tried_again_under_its_id() -> None:
+    answers = Answers()
+    outcomes = [Answer(503, {}), Answer(200, {})]
+
+    async def run() -> Answer:
+        return outcomes.pop(0)
+
+    assert (await answers.once("interrupt", "r1", run)).status == 503
+    assert (await answers.once("interrupt", "r1", run)).status == 200
