@@ -177,16 +177,7 @@ class Caller:
         endpoints = len(self.channels)
         progress = _Progress(effect, self._clock() + seconds, endpoints, endpoints)
         while True:
-            self.check_open()
-            left = progress.deadline - self._clock()
-            if left <= 0:
-                raise progress.failure()
-            if progress.untried <= 0:
-                await self._sleep(min(progress.pause, left))
-                progress.pause = min(progress.pause * 2, _LONGEST_PAUSE)
-                progress.untried = endpoints
-                continue
-            channel = self.channels.current
+            channel = await self._wait_turn(progress)
             try:
                 return await self._attempt(attempt, channel, progress, needs_leader=needs_leader)
             except _EndpointFailed as error:
@@ -201,6 +192,19 @@ class Caller:
                 if cancelled_by_caller():
                     raise
                 self._digest_cancellation(progress)
+
+    async def _wait_turn(self, progress: _Progress) -> Channel:
+        """The endpoint to try next; pauses when a round over all of them has failed."""
+        while True:
+            self.check_open()
+            left = progress.deadline - self._clock()
+            if left <= 0:
+                raise progress.failure()
+            if progress.untried > 0:
+                return self.channels.current
+            await self._sleep(min(progress.pause, left))
+            progress.pause = min(progress.pause * 2, _LONGEST_PAUSE)
+            progress.untried = progress.endpoints
 
     async def _attempt(
         self, attempt: Attempt[T], channel: Channel, progress: _Progress, *, needs_leader: bool

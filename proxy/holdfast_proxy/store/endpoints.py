@@ -46,6 +46,9 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
 )
 
+#: Seconds between two looks at a channel that is connecting.
+_LOOK_AGAIN: Final = 0.01
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
@@ -93,18 +96,16 @@ def parse_endpoints(urls: Sequence[str]) -> tuple[tuple[str, ...], bool]:
 
 
 class Channel:
-    """One endpoint's gRPC channel, opened at first use, with its connectivity followed."""
+    """One endpoint's gRPC channel, opened at first use."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
         self.target = target
         self._credentials = credentials
         self._channel: Any = None
-        self._state = grpc.ChannelConnectivity.IDLE
-        self._follower: asyncio.Task[None] | None = None
-        self._changed: asyncio.Event = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Channel {self.target} {self._state.name.lower()}>"
+        state = "unused" if self._channel is None else self._channel.get_state().name.lower()
+        return f"<Channel {self.target} {state}>"
 
     @property
     def grpc_channel(self) -> Any:
@@ -120,39 +121,30 @@ class Channel:
 
     async def wait_ready(self, timeout: float, *, fail_fast: bool) -> bool:
         """Connect. False when it is not connected after ``timeout`` seconds, or, with
-        ``fail_fast``, as soon as an attempt to connect has failed."""
+        ``fail_fast``, as soon as an attempt to connect has failed.
+
+        It looks again and again, and only while there is no connection. Waiting for gRPC's
+        ``wait_for_state_change`` was tried: a wait cannot be taken back, so each abandoned one
+        stays in the core and completes after the channel's end, on a loop that is closed by then.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while True:
-                    state = self._observe()
+                    state = self._state()
                     if state is grpc.ChannelConnectivity.READY:
                         return True
                     if fail_fast and state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                         return False
-                    await self._changed.wait()
+                    await asyncio.sleep(_LOOK_AGAIN)
         return False
 
     async def close(self) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close()
 
-    def _observe(self) -> grpc.ChannelConnectivity:
+    def _state(self) -> grpc.ChannelConnectivity:
         """The state now; asks an idle channel to connect."""
-        self._state = self.grpc_channel.get_state(try_to_connect=True)
-        self._changed.clear()
-        if self._follower is None or self._follower.done():
-            self._follower = asyncio.create_task(self._follow(), name=f"etcd {self.target}")
-        return self._state
-
-    async def _follow(self) -> None:
-        """One waiter for all: each abandoned wait would stay in gRPC's core for good."""
-        while True:
-            await self.grpc_channel.wait_for_state_change(self._state)
-            self._state = self.grpc_channel.get_state()
-            self._changed.set()
+        return self.grpc_channel.get_state(try_to_connect=True)
 
 
 class Channels:
