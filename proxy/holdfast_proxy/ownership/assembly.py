@@ -41,30 +41,12 @@ def assemble(
     config: ProxyConfig, *, proxy_url: str, store: Store, clock: Clock | None = None
 ) -> ActiveCluster:
     """Raises ConfigError."""
-    if config.mode is not Mode.ACTIVE_ACTIVE:
-        raise ConfigError(
-            f'mode "{config.mode.value}" is not implemented yet: set mode = "active-active"'
-        )
-    if config.cluster_key is None:
-        raise ConfigError(
-            "cluster_key_file is missing: proxies seal secrets in etcd and know each other by it. "
-            "Put the same random secret into a file of mode 0600 for every proxy"
-        )
+    cluster_key = _checked(config)
     clock = clock or Clock()
     keys = Keys(config.cluster)
-    cluster_key = config.cluster_key.reveal()
-    record = _registration(config, proxy_url)
     tasks, caller = TaskSet(), Caller()
     view = ClusterView(store=store, keys=keys)
-    member = Member(
-        store=store,
-        keys=keys,
-        proxy_id=config.id,
-        record=record,
-        mode=config.mode.value,
-        ttl=config.lease_ttl,
-        clock=clock,
-    )
+    member = _member(config, proxy_url, store, keys, clock)
     peers = Peers(me=config.id, view=view, caller=caller, clock=clock, ttl=config.lease_ttl)
     reports = Reports(view=view, clock=clock)
     sealer = Sealer([cluster_key])
@@ -75,7 +57,7 @@ def assemble(
         reports=reports,
         sealer=sealer,
         clock=clock,
-        join_token=None if config.join_token is None else config.join_token.reveal(),
+        join_token=config.join_token and config.join_token.reveal(),
     )
     launcher_client = LauncherClient(caller=caller, clock=clock)
     parts = Parts(
@@ -102,6 +84,32 @@ def assemble(
     )
     forwarder = Forwarder(me=config.id, cluster_key=cluster_key, caller=caller, clock=clock)
     return ActiveCluster(parts=parts, store=store, caller=caller, peers=peers, forwarder=forwarder)
+
+
+def _member(config: ProxyConfig, proxy_url: str, store: Store, keys: Keys, clock: Clock) -> Member:
+    return Member(
+        store=store,
+        keys=keys,
+        proxy_id=config.id,
+        record=_registration(config, proxy_url),
+        mode=config.mode.value,
+        ttl=config.lease_ttl,
+        clock=clock,
+    )
+
+
+def _checked(config: ProxyConfig) -> str:
+    """The cluster key of a configuration that this version can run."""
+    if config.mode is not Mode.ACTIVE_ACTIVE:
+        raise ConfigError(
+            f'mode "{config.mode.value}" is not implemented yet: set mode = "active-active"'
+        )
+    if config.cluster_key is None:
+        raise ConfigError(
+            "cluster_key_file is missing: proxies seal secrets in etcd and know each other by it. "
+            "Put the same random secret into a file of mode 0600 for every proxy"
+        )
+    return config.cluster_key.reveal()
 
 
 def connect_store(config: ProxyConfig) -> Store:

@@ -125,10 +125,7 @@ class Caller:
                 allow_redirects=False,
                 ssl=_verification(target),
             ) as response:
-                data = await response.content.read(_MAX_BODY)
-                while not response.content.at_eof() and len(data) < _MAX_BODY:
-                    data += await response.content.read(_MAX_BODY - len(data))
-                return Answer(response.status, response.headers, data)
+                return Answer(response.status, response.headers, await _body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ServerFingerprintMismatch) as error:
             raise NotSent(str(error), refused=_is_refusal(error)) from error
         except aiohttp.ConnectionTimeoutError as error:
@@ -151,6 +148,13 @@ class Caller:
             return self._fresh
         self._pooled = self._pooled or _new_session(force_close=False)
         return self._pooled
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    data = await response.content.read(_MAX_BODY)
+    while not response.content.at_eof() and len(data) < _MAX_BODY:
+        data += await response.content.read(_MAX_BODY - len(data))
+    return data
 
 
 def _new_session(*, force_close: bool) -> aiohttp.ClientSession:

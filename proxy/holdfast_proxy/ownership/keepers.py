@@ -183,10 +183,7 @@ class KeeperClient:
         patient: bool = True,
     ) -> Answer:
         """``repeat``: also after a lost answer. ``patient``: try again what was not sent."""
-        target = keeper_target(endpoint)
-        sent_headers = list(headers)
-        if token is not None:
-            sent_headers.append(("Holdfast-Fence", str(token)))
+        target, sent_headers = keeper_target(endpoint), [*headers, *_fence(token)]
         give_up = self._clock.now() + (min(timeout, _RETRY_FOR) if patient else 0.0)
         pause, sent = 0.05, False
         while True:
@@ -239,6 +236,10 @@ def call_headers(call: LifecycleCall) -> list[tuple[str, str]]:
         headers.append(("Holdfast-Request", call.request_id))
     headers += [("Holdfast-After", f"{session}:{seq}") for session, seq in call.after]
     return headers
+
+
+def _fence(token: Token | None) -> list[tuple[str, str]]:
+    return [] if token is None else [("Holdfast-Fence", str(token))]
 
 
 def _accepted(answer: Answer) -> Answer:
