@@ -6,10 +6,12 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +85,18 @@ def test_the_lock_pins_every_requirement_and_satisfies_it() -> None:
         assert requirement.specifier.contains(version, prereleases=True), (
             f"{requirement}: {version}"
         )
+
+
+def test_the_lock_installs_on_the_oldest_python_that_we_promise() -> None:
+    """Debian 12 has 3.11.2, and some packages ask for a later patch release."""
+    wrong = []
+    for line in (ROOT / "requirements" / "dev.lock").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        needs = metadata(line.split("==")[0]).get("Requires-Python") or ""
+        if not all(SpecifierSet(needs).contains(python) for python in ("3.11.2", "3.13.0")):
+            wrong.append(f"{line} requires Python {needs}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_lock_names_no_host_and_no_path() -> None:
