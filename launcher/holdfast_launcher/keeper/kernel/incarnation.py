@@ -33,10 +33,13 @@ _NUDGE_SOON: Final = 0.02
 _COUNTER_TICK: Final = 0.5
 _HIGHWATER_WAIT: Final = 5.0
 _REPLY_WAIT: Final = 5.0
-#: A kernel that was asked to end and is busy gets an interrupt after so many seconds.
+#: A busy kernel that was asked to end gets an interrupt after so many seconds; an adopted one
+#: whose shell is silent for as long is busy.
 _BUSY_GRACE: Final = 0.3
 _WAIT_TO_END: Final = 5.0
 _KILL_WAIT: Final = 5.0
+#: Stands for the request, unknown to us, that an adopted kernel is busy with.
+_ADOPTED: Final = "adopted"
 
 _log = structlog.get_logger(__name__)
 
@@ -108,6 +111,8 @@ class Incarnation:
                 raise KernelStartFailed(f"the kernel did not answer within {timeout:g} s")
             if step is Next.NUDGE:
                 await self._wait_news(_NUDGE_SOON)
+        if self.launched.adopted:
+            await self._give_shell_a_moment()
         raising = self._raise_highwater()
         if not self.launched.adopted:  # an adopted kernel may be in a cell that takes hours
             await raising
@@ -117,8 +122,15 @@ class Incarnation:
             raise KernelStartFailed(self.exited.result().reason)
         self._ready = True
         if self.launched.adopted and not self._readiness.shell:
-            self.activity.observe("busy", "")  # the shell did not answer: a cell is running
+            self.activity.observe("busy", _ADOPTED)  # the shell does not answer: a cell runs
         self._spawn(self._watch_counters())
+
+    async def _give_shell_a_moment(self) -> None:
+        """Control may answer just before an idle shell does; silence then means a running cell."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _BUSY_GRACE
+        while not self._readiness.shell and loop.time() < deadline:
+            await self._wait_news(deadline - loop.time())
 
     async def _wait_answer(self, timeout: float, aborted: asyncio.Event) -> Next:
         loop = asyncio.get_running_loop()
@@ -156,17 +168,28 @@ class Incarnation:
         self.highwater_raised = False
         if self._kernel_info is None or not highwater.applies_to(self._kernel_info):
             return
-        request = self._wire.ask("shell", "execute_request", highwater.request_content())
         patience = None if self.launched.adopted else _HIGHWATER_WAIT
         try:
             async with asyncio.timeout(patience):
-                await self._wait_reply(request)
+                self.highwater_raised = await self._confirm_highwater()
         except TimeoutError:
-            request.cancel()
-        if request.done() and not request.cancelled():
-            self.highwater_raised = highwater.is_raised(content_of(request.result()))
+            pass  # said below
         if not self.highwater_raised and not self.exited.done():
             _log.warning("kernel_highwater_not_raised", incarnation=self.number)
+
+    async def _confirm_highwater(self) -> bool:
+        """Ask until the kernel answers; a cell that fails aborts what is queued behind it."""
+        while not self.exited.done():
+            request = self._wire.ask("shell", "execute_request", highwater.request_content())
+            await self._wait_reply(request)
+            if not request.done():
+                request.cancel()
+                break
+            content = content_of(request.result())
+            if content.get("status") != "aborted":
+                return highwater.is_raised(content)
+            await asyncio.sleep(_NUDGE_SOON)
+        return False
 
     def _connected(self) -> None:
         if self._ready:  # a new connection has the old mark again
@@ -216,6 +239,9 @@ class Incarnation:
         self._kernel_info = content_of(message)
         if message.channel == "shell":
             self._readiness.shell = True
+            if self._ready:
+                self.activity.observe("idle", _ADOPTED)
+                self._on_change()
         else:
             self._readiness.control = True
         self._news.set()
@@ -233,9 +259,8 @@ class Incarnation:
             # numbered and never sent (a display hook that swallows a message does that).
             _log.info("kernel_counter_skipped", count=count, incarnation=self.number)
             return
-        self.activity.forget()
+        self.activity.doubt()
         self._listener.lost(count, "the kernel dropped output: its send queue was full")
-        self._on_change()
 
     # -- clients
 
@@ -280,7 +305,8 @@ class Incarnation:
             if not await self._exits_within(_KILL_WAIT):
                 _log.error("kernel_survives_kill", pid=self.launched.process.pid)
         ended = self.exited.result() if self.exited.done() else Exit(None)
-        await self._wire.drain()
+        if not await self._wire.drain():
+            self._listener.lost(1, "something still sent for the kernel after its process ended")
         self._report_lost(self._counters.finish())
         await self._close(restart=restart)
         return ended

@@ -28,7 +28,7 @@ from .sockets import connect_socket
 _BATCH: Final = 256
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 #: The loop handles so many messages or bytes before others get their turn.
-_SLICE: Final = 128
+_SLICE: Final = 64
 _SLICE_BYTES: Final = 2 * 1024 * 1024
 #: ZMQ's receive mark once the byte bound was hit, in messages; even.
 _THROTTLED_MARK: Final = 64
@@ -203,16 +203,18 @@ class IopubDrain:
     def _take(self) -> None:
         """Handle a slice; come back for the rest after the loop's other work."""
         ready, done, size = self._ready, 0, 0
-        while ready and done < _SLICE and size < _SLICE_BYTES and not self._stopped:
-            parts, length = ready.popleft()
-            done += 1
-            size += length
-            self._receive(parts)
-        self.taken += done
-        with self._room:
-            self._bytes -= size
-            self._scheduled = bool(ready) and not self._stopped
-            if self._scheduled:
-                self._loop.call_soon(self._take)
-            if self._bytes <= self._bound // 2:
-                self._room.notify()
+        try:
+            while ready and done < _SLICE and size < _SLICE_BYTES and not self._stopped:
+                parts, length = ready.popleft()
+                done += 1
+                size += length
+                self._receive(parts)
+        finally:  # a receiver that raises loses its one message and stops nothing
+            self.taken += done
+            with self._room:
+                self._bytes -= size
+                self._scheduled = bool(ready) and not self._stopped
+                if self._scheduled:
+                    self._loop.call_soon(self._take)
+                if self._bytes <= self._bound // 2:
+                    self._room.notify()

@@ -71,6 +71,7 @@ class Activity:
 
     def __init__(self) -> None:
         self._busy: set[str] = set()
+        self._unsure = False
 
     def __repr__(self) -> str:
         return f"Activity({self.state}, {len(self._busy)} open)"
@@ -82,14 +83,18 @@ class Activity:
     def observe(self, status: str, parent_id: str) -> None:
         if status == "busy":
             self._busy.add(parent_id)
-        elif status == "idle" and parent_id:
+        elif status == "idle" and parent_id and not self._unsure:
             self._busy.discard(parent_id)
         elif status == "idle":
             self._busy.clear()
+            self._unsure = False
 
-    def forget(self) -> None:
-        """Messages were lost, an idle may be among them; the next status tells."""
-        self._busy.clear()
+    def doubt(self) -> None:
+        """Messages were lost, an idle may be among them: the next one settles everything.
+
+        Until then the kernel stays busy: taking a working kernel for idle could get it culled.
+        """
+        self._unsure = True
 
 
 class CrashBudget:

@@ -148,7 +148,11 @@ class Channel:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return count
-            self._receive(self.name, parts)
+            try:
+                self._receive(self.name, parts)
+            except BaseException:
+                self._look_again()  # a receiver that raises must not cost the rest its wake-up
+                raise
             if self._socket.closed:  # the receiver ended this incarnation
                 return count + 1
         return _READ_BATCH

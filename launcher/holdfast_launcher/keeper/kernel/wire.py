@@ -161,12 +161,13 @@ class Wire:
 
     # -- the end
 
-    async def drain(self, *, quiet: float = 0.02, bound: float = 5.0, eof: float = 0.5) -> None:
-        """After the process ended: deliver what it still said.
+    async def drain(self, *, quiet: float = 0.02, bound: float = 30.0, eof: float = 0.5) -> bool:
+        """After the process ended: deliver what it still said; whether that was all.
 
         The kernel's sockets are closed, so the SUB sees the end of its stream after the last
         byte; a child of the kernel that inherited the socket can hide it, hence ``eof``. Then
-        everything is read until nothing has come for ``quiet`` seconds; ``bound`` in all.
+        everything is read until nothing has come for ``quiet`` seconds. ``bound`` in all: a dead
+        process's bytes come to an end, but not those of a child that has its sockets.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + bound
@@ -181,8 +182,9 @@ class Wire:
             await asyncio.sleep(quiet)
             read += self._turn()
             if self._iopub.idle and self._iopub.taken == before and not read:
-                return
+                return True
         _log.warning("kernel_drain_cut_short", waiting=self._iopub.waiting_bytes)
+        return False
 
     def _turn(self) -> int:
         sockets = [self._own, *self._sessions.values()]

@@ -136,12 +136,16 @@ async def test_a_caller_that_goes_away_does_not_undo_the_start(bench, recorder):
 
 ADOPT = """
 import asyncio, sys
+from holdfast_protocol.jupyter import Message
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.keeper.kernel import build_kernel_host
 from holdfast_launcher.keeper.ports import KernelListener
 
+said = asyncio.Event()
+
 class Silent(KernelListener):
-    def published(self, v1, message): pass
+    def published(self, v1, message):
+        if b'"in' in message.content: said.set()
     def answered(self, session_id, v1, message): pass
     def lost(self, count, reason): pass
     def incarnation_ended(self, incarnation, state, reason): pass
@@ -151,6 +155,12 @@ class Silent(KernelListener):
 async def main():
     host = build_kernel_host(KeeperConfig.from_json(sys.argv[1]), Silent())
     await host.start()
+    if sys.argv[2]:
+        host.open_session("s")
+        header = {"msg_id": "m", "msg_type": "execute_request", "session": "s", "version": "5.3"}
+        content = {"code": sys.argv[2], "silent": False}
+        host.send("s", Message.from_dicts(channel="shell", header=header, content=content))
+        await said.wait()
     print(host.info().pid, flush=True)
     await asyncio.sleep(300)
 
@@ -158,11 +168,14 @@ asyncio.run(main())
 """
 
 
-def keeper_that_dies(bench, config) -> int:
+#: Code for the kernel of the keeper that dies: it tells when it runs, and goes on for long.
+BUSY = "import time\nprint('in', flush=True)\ntime.sleep(60)"
+
+
+def keeper_that_dies(bench, config, code: str = "") -> int:
     """Start a kernel in another process, kill that process; the kernel's pid."""
-    with subprocess.Popen(
-        [sys.executable, "-c", ADOPT, config.to_json().decode()], stdout=subprocess.PIPE, text=True
-    ) as keeper:
+    argv = [sys.executable, "-c", ADOPT, config.to_json().decode(), code]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as keeper:
         try:
             assert keeper.stdout is not None
             pid = int(next(line for line in keeper.stdout if line.strip().isdecimal()))
@@ -179,7 +192,8 @@ async def test_a_next_keeper_adopts_the_living_kernel(bench, running_host, cell)
     running = await running_host(bench, kernel_id=config.kernel_id, adopt=True)
     host, recorder = running.host, running.recorder
     info = host.info()
-    assert (info.pid, info.incarnation, info.execution_state) == (pid, 1, "idle")
+    assert (info.pid, info.incarnation) == (pid, 1)
+    await recorder.until(lambda: host.info().execution_state == "idle")
     request = cell("x = 1\nprint('still here')")
     await running.run(request)
     assert recorder.text(request) == "still here\n"
@@ -191,6 +205,24 @@ async def test_a_next_keeper_adopts_the_living_kernel(bench, running_host, cell)
     await host.restart()  # ends what it did not start, and starts its own
     assert recorder.kinds()[-1] == ("ready", 2)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_busy_kernel_is_adopted_busy(bench, running_host, cell):
+    config = bench.config()
+    pid = await asyncio.to_thread(keeper_that_dies, bench, config, BUSY)
+    running = await running_host(bench, kernel_id=config.kernel_id, adopt=True)
+    host = running.host
+    assert (host.info().pid, host.info().execution_state) == (pid, "busy")
+    assert not host._current.highwater_raised
+    await host.interrupt()
+    await running.recorder.until(lambda: host.info().execution_state == "idle")
+    request = cell("print('next')")
+    await running.run(request)
+    assert running.recorder.text(request) == "next\n"
+    async with asyncio.timeout(20):  # the mark is raised when the kernel has time for it
+        while not host._current.highwater_raised:
+            await running.run(cell("1"))
+    await running.recorder.until(lambda: host.info().execution_state == "idle")
 
 
 async def test_a_kernel_that_is_gone_is_not_adopted(bench, recorder):

@@ -58,9 +58,16 @@ def test_busy_is_busy_until_the_last_parent_is_idle():
     activity.observe("busy", "cell")
     activity.observe("idle", "")
     assert activity.state == "idle"
+    activity.observe("busy", "its idle is lost")
+    activity.doubt()
     activity.observe("busy", "cell")
-    activity.forget()
+    assert activity.state == "busy"
+    activity.observe("idle", "cell")
     assert activity.state == "idle"
+    activity.observe("busy", "one")
+    activity.observe("busy", "two")
+    activity.observe("idle", "one")
+    assert activity.state == "busy"
 
 
 def test_the_crash_budget_is_per_window():

@@ -113,9 +113,10 @@ async def test_one_message_above_the_bound_is_taken(context, connection):
 async def test_answers_of_a_blocked_loop_are_all_there(context, connection):
     """Edge-triggered descriptors: nothing may be forgotten when much comes at once."""
     got: list[bytes] = []
-    routers = {n: bind(context, zmq.ROUTER, connection.url(n)) for n in ("shell", "stdin")}
-    bind(context, zmq.ROUTER, connection.url("control"))
-    routers["shell"].sndhwm = 0
+    routers = {
+        name: bind(context, zmq.ROUTER, connection.url(name), sndhwm=0)
+        for name in ("shell", "control", "stdin")
+    }
     sockets = SessionSockets(context, connection, lambda c, raw: got.append(raw[0]), bound=1000)
     sockets.send("shell", [b"hello"])
     ((identity, _),) = await receive(routers["shell"], 1)
@@ -133,6 +134,39 @@ async def subscribed(publisher, drain_made):
     await eventually(lambda: publisher.poll(0))
     assert publisher.recv() == b"\x01"
     return drain
+
+
+async def test_a_receiver_that_raises_stops_nothing(context, connection):
+    publisher = bind(context, zmq.XPUB, connection.url("iopub"))
+    routers = {n: bind(context, zmq.ROUTER, connection.url(n)) for n in ("shell", "stdin")}
+    bind(context, zmq.ROUTER, connection.url("control"))
+    got: list[bytes] = []
+
+    def receive_one(raw: list[bytes]) -> None:
+        got.append(raw[0])
+        if raw[0] == b"0":
+            raise ValueError("a listener's bug")
+
+    complaints: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    drain = await subscribed(
+        publisher,
+        lambda: IopubDrain(context, connection, receive_one, lambda: None, bound=10**6),
+    )
+    sockets = SessionSockets(context, connection, lambda _, raw: receive_one(raw), bound=1000)
+    sockets.send("shell", [b"hello"])
+    ((identity, _),) = await receive(routers["shell"], 1)
+    for number in range(10):
+        publisher.send(str(number).encode())
+    await eventually(lambda: len(got) == 10)
+    for number in range(10):
+        routers["shell"].send_multipart([identity, str(number).encode()])
+    await eventually(lambda: len(got) == 20)
+    assert [int(g) for g in got] == [*range(10), *range(10)]
+    assert len(complaints) == 2
+    assert drain.waiting_bytes == 0
+    drain.close()
+    sockets.close()
 
 
 async def test_iopub_is_bounded_in_bytes_and_loses_nothing(context, connection):
