@@ -103,6 +103,13 @@ class HoldfastGatewayClient(GatewayClient):
         self._rest.endpoint_lost(endpoint)
         self._learn_now.set()
 
+    def stop(self) -> None:
+        """The server stops: end the streams and the background work. Idempotent."""
+        self.streams.close()
+        learner = self.__dict__.pop("_learner", None)
+        if learner is not None:
+            learner.cancel()
+
     def load_connection_args(self, **kwargs: Any) -> dict[str, Any]:
         """As jupyter_server's, which forgets ``ca_certs`` when there is no client certificate."""
         arguments: dict[str, Any] = super().load_connection_args(**kwargs)

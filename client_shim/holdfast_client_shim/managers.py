@@ -77,9 +77,10 @@ class HoldfastMappingKernelManager(GatewayMappingKernelManager):
             wanted = not _client().is_holdfast
         if wanted:
             await super().shutdown_all(now=now)
+            _client().stop()
             return
         kernels = list(self._kernels)
-        _client().streams.close()
+        _client().stop()
         self._kernels.clear()
         if kernels:
             self.log.info("holdfast: these kernels stay: %s", ", ".join(kernels))

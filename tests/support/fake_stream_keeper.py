@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -158,6 +159,7 @@ class FakeGateway:
         self.thawed = asyncio.Event()
         self.thawed.set()
         self.port = 0
+        self.tls: ssl.SSLContext | None = None
         self.connections: set[_StreamConnection] = set()
         self._transports: set[asyncio.Transport] = set()
         self._runner: web.AppRunner | None = None
@@ -165,7 +167,7 @@ class FakeGateway:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     async def start(self) -> FakeGateway:
         """Listen; on the same port as before when it ran already."""
@@ -178,7 +180,7 @@ class FakeGateway:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
-        await web.SockSite(self._runner, listener).start()
+        await web.SockSite(self._runner, listener, ssl_context=self.tls).start()
         self._next_cut = next(self.cut_at, None)
         return self
 
