@@ -1,6 +1,7 @@
 """A kernel side without a kernel: it obeys short commands in ``execute_request``.
 
-``echo TEXT``, ``burst N SIZE``, ``big SIZE``, ``input``, ``hang`` (until interrupted), ``ran``
+``echo TEXT``, ``burst N SIZE``, ``big SIZE``, ``input``, ``hang`` (until interrupted), ``mute``
+(as ``hang``, but the interrupt costs it its reply, as it happens with ipykernel), ``ran``
 (every code that this incarnation ran, as JSON), ``crash``, ``die``, ``lose N``, ``quiet``
 (accepts and never says a word). It is strict where the real one is: ``send`` outside of an
 incarnation raises, and a start that is told to fails.
@@ -93,7 +94,9 @@ class FakeKernelHost(KernelHost):
         self.interrupts += 1
         hanging, self._hanging = self._hanging, []
         for session_id, message in hanging:
-            self._reply(session_id, message, {"status": "error", "ename": "KeyboardInterrupt"})
+            if message.content_dict().get("code") != "mute":
+                content = {"status": "error", "ename": "KeyboardInterrupt"}
+                self._reply(session_id, message, content)
             self._idle(message)
 
     async def restart(self) -> None:
@@ -117,7 +120,7 @@ class FakeKernelHost(KernelHost):
         elif word == "input":
             self._asking[session_id] = message
             self._answer(session_id, message, "stdin", "input_request", {"prompt": "? "})
-        elif word == "hang":
+        elif word in ("hang", "mute"):
             self._hanging.append((session_id, message))
         elif word == "ran":
             self._finish(session_id, message, json.dumps(self.ran))

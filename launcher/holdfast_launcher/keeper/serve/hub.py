@@ -60,6 +60,7 @@ class Hub(KernelListener):
         self._host: KernelHost | None = None
         self._marks: dict[int, Mark] = {}
         self._own_session = epoch.hex()
+        self._begun_at = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Hub {self.journal} {self.sessions} {self._gate} {self.requests}>"
@@ -236,6 +237,14 @@ class Hub(KernelListener):
             if touched.idle_lost:
                 request.idle_seq = self._send(name, self._writer.idle(kernel, request))
 
+    def give_up(self, request: Request) -> None:
+        """The kernel was interrupted and will not answer it: say so in its place."""
+        self._answer(request, notices.interrupted())
+
+    def since_begun(self) -> float:
+        """Seconds since the kernel last said that it begins a cell."""
+        return self.sessions.clock() - self._begun_at
+
     def relieve_pressure(self, age: float) -> None:
         """The log is about to drop what was not read: the long absent hold nothing back."""
         for session in self.sessions:
@@ -259,6 +268,7 @@ class Hub(KernelListener):
             kind, parent_id = message.msg_type, message.parent_id
             if kind == "execute_input":
                 self.requests.started(parent_id)
+                self._begun_at = self.sessions.clock()
             elif kind == "status":
                 state = message.content_dict().get("execution_state")
                 request = self.requests.find(parent_id)

@@ -39,6 +39,10 @@ def is_dead(reason: str) -> Failure:
     return Failure("HoldfastKernelDead", f"the kernel is dead ({reason}); restart it first")
 
 
+def interrupted() -> Failure:
+    return Failure("KeyboardInterrupt", "the kernel was interrupted and gave no reply")
+
+
 def overloaded(held: int) -> Failure:
     text = f"{held} bytes already wait for the kernel; this message was refused"
     return Failure("HoldfastOverload", text)

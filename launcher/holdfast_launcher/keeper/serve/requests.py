@@ -136,12 +136,16 @@ class RequestBook:
             for request in self._open.values()
         )
 
-    def anything_started(self) -> bool:
-        """Whether the kernel works on a request at this moment, as far as it said."""
-        return any(
-            request.started and not request.answered and not request.idle_seq
+    def running(self) -> list[Request]:
+        """What the kernel works on at this moment, as far as it said."""
+        return [
+            request
             for request in self._open.values()
-        )
+            if request.started and not request.answered and not request.idle_seq
+        ]
+
+    def anything_started(self) -> bool:
+        return bool(self.running())
 
     def end_incarnation(self) -> list[Request]:
         """What was given to the kernel and not answered, oldest first. Clears open inputs."""

@@ -68,7 +68,7 @@ class Sessions:
     """All sessions of a kernel by id. ``clock`` in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._by_id: dict[str, Session] = {}
         #: Those with a connection: the byte path walks these.
         self.attached: list[Session] = []
@@ -88,7 +88,7 @@ class Sessions:
         if session is not None:
             return session, False
         session = self._by_id[session_id] = Session(session_id, durable=durable)
-        session.absent_since = self._clock()
+        session.absent_since = self.clock()
         return session, True
 
     def attach(self, session: Session, attachment: Attachment) -> Attachment | None:
@@ -104,7 +104,7 @@ class Sessions:
         if session.attachment is not attachment:
             return False
         session.attachment = None
-        session.absent_since = self._clock()
+        session.absent_since = self.clock()
         self.attached.remove(session)
         return True
 
@@ -113,4 +113,4 @@ class Sessions:
 
     def absent_for(self, session: Session) -> float:
         """Seconds since its last connection; 0.0 while there is one."""
-        return 0.0 if session.absent_since is None else self._clock() - session.absent_since
+        return 0.0 if session.absent_since is None else self.clock() - session.absent_since

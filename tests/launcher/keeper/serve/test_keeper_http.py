@@ -160,6 +160,25 @@ async def test_an_interrupt_does_not_overtake_the_cell(tmp_path: Path) -> None:
         assert (await call)[0] == 200
 
 
+async def test_an_interrupt_that_costs_the_reply_is_answered_in_its_place(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path / "k") as keeper:
+        await keeper.start_kernel()
+        client = StreamClient(keeper)
+        await client.connect()
+        await client.live()
+        cell = execute("mute")
+        await client.send(cell)
+        assert (await keeper.post("interrupt", None, Holdfast_After="s-1:1"))[0] == 200
+        await client.until(lambda: client.done(cell))
+        reply = next(m for m in client.messages if m.channel == "shell").content_dict()
+        assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
+        assert "gave no reply" in reply["evalue"]
+        idles = [
+            m for m in client.messages if b'"idle"' in m.content and m.parent_id == cell.msg_id
+        ]
+        assert len(idles) == 1
+
+
 @pytest.mark.parametrize("after", ["", "nocolon", "s:", ":1", "s:x"])
 async def test_an_after_that_is_none_is_a_bad_request(tmp_path: Path, after: str) -> None:
     async with running_keeper(tmp_path / "k") as keeper:
