@@ -57,7 +57,7 @@ def assemble(
         reports=reports,
         sealer=sealer,
         clock=clock,
-        join_token=config.join_token and config.join_token.reveal(),
+        join_token=None if config.join_token is None else config.join_token.reveal(),
     )
     launcher_client = LauncherClient(caller=caller, clock=clock)
     parts = Parts(

@@ -8,6 +8,7 @@ on with the last token, which the keeper judges; deletions do not.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -165,9 +166,9 @@ class Lifecycle:
                 raise Misdirected("this proxy does not own the kernel", owner=owner.owner)
             peer = parts.view.proxies.get(owner.owner)
             if peer is not None:
-                fingerprint = peer.record.fingerprint
+                target = Target(url=peer.record.url, fingerprint=peer.record.fingerprint)
                 try:
-                    return await forward(Target(url=peer.record.url, fingerprint=fingerprint))
+                    return await self._passed_on(kernel_id, owner.owner, forward(target))
                 except Misdirected as error:
                     why = f"its owner is changing: {error.message}"
                 except OwnerUnreachable as error:
@@ -177,6 +178,21 @@ class Lifecycle:
             if parts.clock.now() > give_up:
                 raise Unavailable(f"the kernel is being taken over: {why}", retry_after=1.0)
             await parts.view.wait_changed(kernel_id, 0.25)
+
+    async def _passed_on(self, kernel_id: str, owner: str, answer: Awaitable[_T]) -> _T:
+        """The owner's answer, for as long as it is the owner: a stopped process takes requests
+        into its socket and never answers. Raises OwnerUnreachable when it lost the kernel."""
+        task = asyncio.ensure_future(answer)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=0.25)
+                entry = self._parts.cached(kernel_id)
+                leaving = entry is None or entry.record.state is KernelState.DELETING
+                if not (task.done() or leaving) and self._parts.ownership.lost_by(kernel_id, owner):
+                    raise OwnerUnreachable("it has lost its lease meanwhile", sent=True)
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _owner(
         self, kernel_id: str, call: LifecycleCall, *, fenced: bool

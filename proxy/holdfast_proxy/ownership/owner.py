@@ -125,6 +125,13 @@ class Ownership:
         self._member.require()
         return await self._claims.run(kernel_id, lambda: self._claim(kernel_id, forwarded))
 
+    def lost_by(self, kernel_id: str, owner: str) -> bool:
+        """``owner`` does not own the kernel any more, or may be replaced."""
+        seen = self._view.owner(kernel_id)
+        if seen is None or seen.proxy_id != owner:
+            return True
+        return self._peers.verdict(owner).allows
+
     def wanted(self, kernel_id: str) -> None:
         """Somebody waits for this kernel: if nobody owns it, claim it at once."""
         if self._member.holds and self._view.owner(kernel_id) is None:

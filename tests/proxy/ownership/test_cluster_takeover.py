@@ -230,6 +230,38 @@ async def test_a_call_waits_through_a_takeover(site: Site) -> None:
     assert site.keeper(kernel_id).count("restart") == 1
 
 
+@pytest.mark.parametrize("request_id", ["r1", None])
+async def test_a_stopped_owner_is_not_waited_for_longer_than_its_lease(
+    site: Site, request_id: str | None
+) -> None:
+    """It takes the request and says nothing. With an id the new owner acts, once; without one
+    nobody can know whether it has acted, so it is not sent again."""
+    a, b = await two(site)
+    kernel_id = await site.running(a)
+    keeper, reached, go = site.keeper(kernel_id), asyncio.Event(), asyncio.Event()
+
+    async def hold(heard: str) -> None:
+        if "restart" in heard and not reached.is_set():
+            reached.set()
+            await go.wait()
+
+    keeper.before = hold
+    asked = asyncio.create_task(
+        b.cluster.restart_kernel(kernel_id, USER, call(request_id=request_id))
+    )
+    await asyncio.wait_for(reached.wait(), 10)
+    a.pause(site.server)
+    if request_id is None:
+        with pytest.raises(Unavailable, match="may have acted"):
+            await asyncio.wait_for(asked, 10)
+    else:
+        await asyncio.wait_for(asked, 10)
+    await eventually(lambda: b.parts.ownership.effective(kernel_id))
+    go.set()  # what the old owner had sent arrives now, below the acknowledged token
+    await asyncio.sleep(0.1)
+    assert keeper.count("restart") == (0 if request_id is None else 1)
+
+
 async def test_a_takeover_that_does_not_come_is_unavailable() -> None:
     async with open_site(takeover_wait=0.5) as site:
         a, b = await two(site)
