@@ -116,9 +116,12 @@ class Agent:
     # -- questions ----------------------------------------------------------------------------
 
     def get(self, kernel_id: str) -> dict[str, Any]:
-        """The handle, or evidence. Raises NoSuchKernel for what was never started here."""
+        """The handle, or evidence. Raises NoSuchKernel for what was never started here, NotReady
+        while its keeper lives and cannot be spoken to."""
         kernel = self._kernels.get(kernel_id)
         if kernel is not None:
+            if not kernel.presentable:
+                raise NotReady(kernel.reason or "its keeper is coming up")
             return kernel.handle(self._advertise_host)
         page = self._fences.page(kernel_id)
         if page is not None and page.buried is not None:
@@ -128,7 +131,9 @@ class Agent:
         raise NoSuchKernel(f"this launcher never started kernel {kernel_id}")
 
     def handles(self) -> list[dict[str, Any]]:
-        return [kernel.handle(self._advertise_host) for kernel in self._kernels.values()]
+        """All that can be named; one that is coming up is in heartbeats, not here."""
+        kernels = [kernel for kernel in self._kernels.values() if kernel.presentable]
+        return [kernel.handle(self._advertise_host) for kernel in kernels]
 
     def beat(self) -> dict[str, Any]:
         """Every kernel's part of a heartbeat."""

@@ -68,6 +68,11 @@ class Incarnation:
         return self.phase is not Phase.DEAD
 
     @property
+    def presentable(self) -> bool:
+        """Dead, or with an endpoint where its own keeper is known or expected to answer."""
+        return not self.alive or (self.file is not None and self.phase is not Phase.DISPUTED)
+
+    @property
     def mark(self) -> str:
         """What its kernel's processes carry in their environment."""
         return kernel_mark(self.kernel_id, self.nonce)

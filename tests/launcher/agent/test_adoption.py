@@ -161,8 +161,9 @@ async def test_a_stopped_keeper_can_be_deleted(restarted: Restarted) -> None:
 async def test_who_answers_with_another_nonce_is_not_adopted(restarted: Restarted) -> None:
     launcher, kernel_id = restarted.launcher, restarted.ids["strange"]
     await launcher.wait_log("keeper disputed", about=kernel_id)
-    assert (await restarted.get("strange"))["alive"] is True, "its process lives"
-    assert (await launcher.put(kernel_id)).status == 503
+    # Its process lives, so it is not dead; but its credential is not for who answers there.
+    for reply in (await launcher.get(kernel_id), await launcher.put(kernel_id)):
+        assert (reply.status, reply.body["reason"]) == (503, "not_ready")
     assert (await launcher.delete(kernel_id)).body == {"gone": True}
     assert not process_of(restarted.handles["strange"]).running
     assert process_of(restarted.handles["living"]).running
@@ -188,13 +189,14 @@ async def test_the_reason_of_a_death_outlives_the_launcher(restarted: Restarted)
 
 async def test_a_keeper_that_was_coming_up_when_the_launcher_died(restarted: Restarted) -> None:
     """Nobody reads its ready pipe any more; the next launcher waits for its keeper.json."""
-    early = await restarted.get("coming_up")
-    assert (early["alive"], early["endpoint"]) == (True, None)
+    early = await restarted.launcher.get(restarted.ids["coming_up"])
+    assert (early.status, early.body["reason"]) == (503, "not_ready")
+    launched = restarted.launcher.directory(restarted.ids["coming_up"]) / "launch.json"
     retry = asyncio.create_task(restarted.launcher.put(restarted.ids["coming_up"]))
     restarted.gate.touch()
     reply = await retry
     assert reply.status == 200
-    assert reply.body["engine_handle"]["pid"] == early["engine_handle"]["pid"]
+    assert reply.body["engine_handle"]["pid"] == json.loads(launched.read_text())["pid"]
     assert reply.body["endpoint"] is not None
 
 

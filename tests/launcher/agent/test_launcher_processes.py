@@ -83,20 +83,26 @@ def test_a_group_whose_leaders_pid_is_anothers_has_no_members(
 
 
 def test_a_group_outlives_its_leader() -> None:
-    script = "sleep 600 & echo $!; exit 0"
     leader = subprocess.Popen(
-        ["/bin/sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+        ["/bin/sh", "-c", "sleep 600 & echo $!; read line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
-    start = identify(leader).start_time
+    assert leader.stdin is not None
     assert leader.stdout is not None
     child = ProcessId.of(int(leader.stdout.readline()))
-    leader.wait()
-    leader.stdout.close()
     assert child is not None
     try:
-        assert ProcessGroup(leader.pid, start).members() == [child]
+        group = ProcessGroup(leader.pid, identify(leader).start_time)
+        leader.stdin.close()
+        leader.wait()
+        assert group.members() == [child]
     finally:
         child.send(signal.SIGKILL)
+        leader.kill()
+        leader.wait()
+        leader.stdout.close()
 
 
 @pytest.mark.parametrize(
