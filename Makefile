@@ -16,8 +16,11 @@ DEV_STAMP := $(VENV)/.holdfast-dev
 
 # What `make run` and `make test` are given besides: make run ARGS="--proxies 3"
 ARGS ?=
-# The kills of one `make promises`; CI runs fewer (see .ci/run).
+# What `make promises` does: kills of a proxy in mid-cell, seconds of the outages, and how often
+# a failure that takes seconds is repeated. CI does less (.ci/run), `make test` least.
 KILLS ?= 100
+OUTAGE ?= 60
+TRIES ?= 3
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
@@ -64,10 +67,11 @@ bench-quick: $(DEV_STAMP) ## round trip, burst and bulk beside jupyter_client an
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -s -m long tests/bench $(ARGS)
 
-promises: $(DEV_STAMP) ## kill -9 in mid-cell KILLS times, and every other failure of the issue
+promises: $(DEV_STAMP) ## kill -9 in mid-cell 100 times, outages of a minute, and their figures
 	@mkdir -p $(ARTEFACTS)
-	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(KILLS) \
-	  $(BIN)/python -m pytest -s -m long tests/e2e tests/chaos $(ARGS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
+	  HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) HOLDFAST_TRIES=$(TRIES) \
+	  $(BIN)/python -m pytest -s -m e2e tests/e2e $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \

@@ -75,3 +75,14 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert not broken, broken
+
+
+def test_every_test_that_the_promises_name_exists() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "design" / "promises.md").read_text()
+    names = set(re.findall(r"::(test_\w+)", text))
+    files = [root / "tests" / file for file in re.findall(r"`tests/([\w/]+\.py)", text)]
+    files += [root / "tests" / "e2e" / file for file in re.findall(r"`(test_\w+\.py)", text)]
+    defined = {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())}
+    assert len(names) > 20
+    assert names <= defined, names - defined
