@@ -181,6 +181,18 @@ def start(tmp_path: Path) -> Iterator[Start]:
         up.end()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningUp]:
+    """One tree for the tests that leave it as they found it."""
+    up = RunningUp(tmp_path_factory.mktemp("shared"), "--no-lab")
+    try:
+        yield up.wait_ready()
+        up.stop(signal.SIGINT)
+        assert up.alive() == set()
+    finally:
+        up.end()
+
+
 def test_killed_children_come_back_and_sigterm_leaves_nothing(start: Start) -> None:
     up = start("--no-lab").wait_ready()
     assert up.cluster["lab"] is None
@@ -207,32 +219,40 @@ def test_killed_children_come_back_and_sigterm_leaves_nothing(start: Start) -> N
     assert not (up.state / "cluster.json").exists()
 
 
-def test_a_killed_proxy_is_started_again_within_two_seconds(start: Start) -> None:
-    up = start("--no-lab", "--proxies=1").wait_ready()
-    before = up.members["proxy-1"]
+def test_a_killed_proxy_is_started_again_within_two_seconds(shared: RunningUp) -> None:
+    before = shared.members["proxy-1"]
     os.kill(before, signal.SIGKILL)
     killed = time.monotonic()
 
     def successor() -> float | None:
-        children = json.loads((up.state / "children.json").read_text())
+        children = json.loads((shared.state / "children.json").read_text())
         pid = children.get("proxy-1", {}).get("pid", before)
         return time.monotonic() if pid != before else None
 
     took = until(successor, "a new process") - killed
     print(f"started again after {took * 1000:.0f} ms")
     assert took < 2.0
-    up.stop(signal.SIGINT)
+    until(lambda: shared.members["proxy-1"] != before, "it is ready")
+    shared.note()
 
 
-def test_a_stopped_proxy_is_left_alone(start: Start) -> None:
-    up = start("--no-lab").wait_ready()
-    pid = up.members["proxy-1"]
+def test_a_stopped_proxy_is_left_alone(shared: RunningUp) -> None:
+    pid = shared.members["proxy-1"]
     os.kill(pid, signal.SIGSTOP)
-    kernels = up.request("GET", "/api/kernels", proxy=1)
-    assert kernels == []
-    assert up.members["proxy-1"] == pid
-    up.stop()
-    assert up.alive() == set()
+    try:
+        assert shared.request("GET", "/api/kernels", proxy=1) == []
+        assert shared.members["proxy-1"] == pid
+        assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_second_up_on_the_same_state_is_refused(shared: RunningUp) -> None:
+    argv = [sys.executable, "-m", "holdfast_proxy.cli", "up", f"--state-dir={shared.state}"]
+    refused = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert f"pid {shared.process.pid}" in refused.stderr
+    assert shared.cluster["token"], "the first one is untouched"
 
 
 def test_kept_kernels_are_found_again_and_ended_by_the_next_stop(start: Start) -> None:
@@ -264,15 +284,6 @@ def test_after_kill_9_of_up_only_kernels_stay_and_the_next_one_has_them(start: S
     second.seen |= first.seen
     second.stop()
     assert second.alive() == set()
-
-
-def test_a_second_up_on_the_same_state_is_refused(start: Start) -> None:
-    up = start("--no-lab", "--proxies=1").wait_ready()
-    argv = [sys.executable, "-m", "holdfast_proxy.cli", "up", f"--state-dir={up.state}"]
-    refused = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert refused.returncode == 1
-    assert f"pid {up.process.pid}" in refused.stderr
-    up.stop()
 
 
 def test_a_second_signal_ends_everything_at_once(start: Start) -> None:
