@@ -38,6 +38,8 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kernelspec_dirs: list[str] = msgspec.field(default_factory=list)
     log_memory_bytes: int = 8 * _MIB
     log_disk_bytes: int = 1024 * _MIB
+    #: What a burst may take of memory until a reader has taken it or the disk has (a second).
+    log_burst_bytes: int = 128 * _MIB
     #: The longest Jupyter message that a client may send.
     message_bytes: int = 512 * _MIB
     #: What clients may have waiting while no kernel takes messages.

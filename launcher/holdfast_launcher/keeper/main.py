@@ -51,6 +51,9 @@ _CLEANUP_SECONDS: Final = 3.0
 _SOCKET_AGE: Final = 3600.0
 _HOUSEKEEPING: Final = 60.0
 _BACKLOG: Final = 256
+#: A burst stays in memory this long for its readers, then goes to disk slice by slice.
+_SETTLE_DELAY: Final = 0.25
+_SETTLE_PAUSE: Final = 0.02
 
 BuildHost = Callable[[KeeperConfig, KernelListener], KernelHost]
 
@@ -130,7 +133,9 @@ class _Keeper:
                 config.directory,
                 memory_bytes=config.log_memory_bytes,
                 disk_bytes=config.log_disk_bytes,
+                burst_bytes=config.log_burst_bytes,
                 on_pressure=lambda: self._hub.relieve_pressure(config.session_age),
+                on_unsettled=lambda: self._settle_later(_SETTLE_DELAY),
             ),
             sessions=sessions,
             gate=Gate(config.held_bytes),
@@ -196,6 +201,13 @@ class _Keeper:
             connection.dismiss(ByeReason.GONE, CloseCode.GONE, "the kernel was shut down")
         # the server's clean-up lets the handler that called this answer first
         self._stop.set()
+
+    def _settle_later(self, delay: float) -> None:
+        asyncio.get_running_loop().call_later(delay, self._settle)
+
+    def _settle(self) -> None:
+        if not self._stop.is_set() and not self._hub.journal.settle():
+            self._settle_later(_SETTLE_PAUSE)
 
     async def _housekeep(self) -> None:
         while True:

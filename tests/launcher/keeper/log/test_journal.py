@@ -118,13 +118,49 @@ def test_a_read_that_fails_becomes_a_loss_and_the_rest_is_there(
     assert read_all(journal, "s", loss.last) == list(range(loss.last + 1, 51))
 
 
+def test_a_burst_stays_in_memory_until_it_is_settled(tmp_path: Path) -> None:
+    told: list[bool] = []
+    journal = Journal(
+        tmp_path,
+        memory_bytes=1024 * KIB,
+        burst_bytes=16 * 1024 * KIB,
+        disk_bytes=64 * 1024 * KIB,
+        on_unsettled=lambda: told.append(True),
+    )
+    journal.index.add_session("s", 0)
+    for seq in range(1, 13):
+        journal.append(body(seq, 1024 * KIB))
+    assert (journal.disk_size, told) == (0, [True]), "told once"
+    assert not journal.settle()
+    assert 0 < journal.disk_size < 8 * 1024 * KIB, "a slice"
+    while not journal.settle():
+        pass
+    assert journal.memory_size <= 1024 * KIB
+    assert read_all(journal, "s", 0) == list(range(1, 13))
+    journal.append(body(13, 1024 * KIB))
+    journal.append(body(14, 1024 * KIB))
+    assert told == [True, True], "told again after it was settled"
+    journal.close()
+
+
+def test_a_burst_above_its_limit_goes_to_disk_at_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, memory_bytes=8 * KIB, burst_bytes=64 * KIB, disk_bytes=1024 * KIB)
+    for seq in range(1, 101):
+        journal.append(body(seq, KIB))
+        assert journal.memory_size <= 64 * KIB
+    assert journal.disk_size > 0
+    journal.close()
+
+
 class JournalMachine(RuleBasedStateMachine):
     """Random appends, acknowledgements, new and leaving sessions, tiny limits."""
 
-    @initialize(memory=st.integers(0, 4000), disk=st.integers(0, 8000))
-    def begin(self, memory: int, disk: int) -> None:
+    @initialize(memory=st.integers(0, 4000), disk=st.integers(0, 8000), burst=st.integers(0, 9000))
+    def begin(self, memory: int, disk: int, burst: int) -> None:
         self.directory = tempfile.TemporaryDirectory()
-        self.journal = Journal(Path(self.directory.name), memory_bytes=memory, disk_bytes=disk)
+        self.journal = Journal(
+            Path(self.directory.name), memory_bytes=memory, disk_bytes=disk, burst_bytes=burst
+        )
         self.limit = memory + disk
         self.positions: dict[str, int] = {}
 
@@ -132,6 +168,10 @@ class JournalMachine(RuleBasedStateMachine):
     def append(self, size: int, audience: str | None) -> None:
         seq = self.journal.index.head + 1
         assert self.journal.append(body(seq, size), audience) == seq
+
+    @rule()
+    def settle(self) -> None:
+        self.journal.settle()
 
     @rule(name=st.sampled_from("ab"))
     def join(self, name: str) -> None:

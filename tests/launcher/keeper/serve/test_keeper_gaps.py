@@ -12,7 +12,11 @@ from holdfast_protocol.jupyter import Message
 from support.keeper_clients import PlainClient, StreamClient, execute, texts
 from support.keeper_process import KeeperProcess, running_keeper
 
-SMALL: dict[str, Any] = {"log_memory_bytes": 64 * 1024, "log_disk_bytes": 256 * 1024}
+SMALL: dict[str, Any] = {
+    "log_memory_bytes": 64 * 1024,
+    "log_burst_bytes": 64 * 1024,
+    "log_disk_bytes": 256 * 1024,
+}
 
 
 def reply_of(messages: list[Message], request: Message) -> dict[str, Any]:
@@ -74,7 +78,7 @@ async def test_a_gap_is_shown_once_over_reconnects(tmp_path: Path) -> None:
 async def test_a_disk_that_cannot_be_written_is_a_gap_too(tmp_path: Path) -> None:
     preamble = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))"
     async with running_keeper(
-        tmp_path / "k", preamble=preamble, log_memory_bytes=64 * 1024
+        tmp_path / "k", preamble=preamble, log_memory_bytes=64 * 1024, log_burst_bytes=64 * 1024
     ) as keeper:
         await keeper.start_kernel()
         client = StreamClient(keeper, "victim")

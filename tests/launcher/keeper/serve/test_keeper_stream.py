@@ -304,7 +304,7 @@ async def test_two_notebooks_on_one_kernel(tmp_path: Path) -> None:
 
 
 async def test_a_slow_reader_costs_disk_not_memory(tmp_path: Path) -> None:
-    async with running_keeper(tmp_path / "k") as keeper:
+    async with running_keeper(tmp_path / "k", log_burst_bytes=16_000_000) as keeper:
         await keeper.start_kernel()
         slow, driver = StreamClient(keeper, "slow"), StreamClient(keeper, "driver")
         await slow.connect()
