@@ -96,6 +96,7 @@ class StreamClient(Received):
         self.close_code: int | None = None
         self.ws: aiohttp.ClientWebSocketResponse | None = None
         self.acks = True
+        self.pings = 0
 
     async def connect(self, **options: Any) -> None:
         self.close_code = None
@@ -121,6 +122,7 @@ class StreamClient(Received):
         assert self.ws is not None
         message = await self.ws.receive(timeout=SECONDS)
         if message.type is aiohttp.WSMsgType.PING:
+            self.pings += 1
             with contextlib.suppress(ConnectionError):  # what came before it is still read
                 await self.ws.pong(message.data)
             return []

@@ -161,8 +161,9 @@ async def _end_real_kernel(keeper: KeeperProcess) -> None:
         async with asyncio.timeout(15):
             await keeper.post("shutdown", {"now": True}, fence=f"{1 << 30}.1")
             return
-    kernel = keeper.keeper_file().get("kernel")
-    if kernel is not None:
+    found = keeper.keeper_file()
+    kernel = found.get("kernel")
+    if kernel is not None and found["pid"] == keeper.pid:  # else another keeper has it
         with contextlib.suppress(ProcessLookupError):
             os.kill(kernel["pid"], signal.SIGKILL)
 

@@ -45,6 +45,20 @@ class StateWriter:
         """Something in them may differ now. Cheap: called for every message."""
         self._changed.set()
 
+    def write_new_kernel(self) -> None:
+        """Write at once when there is another kernel process than keeper.json names.
+
+        Whoever replaces a keeper that dies in this very second must find the kernel.
+        """
+        pid = self._kernel_pid()
+        known = self._keeper["kernel"]
+        if pid is None or (known is not None and known["pid"] == pid):
+            return
+        try:
+            self.write_now()
+        except OSError as error:
+            _log.warning("state.not_written", error=str(error))
+
     def write_now(self, *, durable: bool = False, keep_kernel: bool = False) -> None:
         """Write both. ``keep_kernel``: the kernel that the old keeper.json names still lives,
         and nobody has taken it over yet. Raises OSError."""

@@ -141,6 +141,7 @@ class _Keeper:
             gate=Gate(config.held_bytes),
             writer=Notices(new_id=lambda: uuid4().hex, now=lambda: iso(time.time())),
             on_change=self._on_change,
+            on_state=self._on_state,
         )
         host = self._build_host(config, self._hub)
         self._hub.bind(host)
@@ -188,6 +189,12 @@ class _Keeper:
             self._status.touch()
             self._writer.changed()
             self._lifecycle.moved()
+
+    def _on_state(self) -> None:
+        """After a change of the kernel's state, its process included."""
+        if self._writer is not None:
+            self._writer.write_new_kernel()
+        self._on_change()
 
     async def _say_goodbye(self) -> None:
         """The kernel has ended: connections get what is left and ``gone``, then we stop."""

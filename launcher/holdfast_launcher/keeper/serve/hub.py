@@ -49,6 +49,7 @@ class Hub(KernelListener):
         gate: Gate,
         writer: Notices,
         on_change: Callable[[], None],
+        on_state: Callable[[], None],
     ) -> None:
         self.epoch = epoch
         self.journal = journal
@@ -57,6 +58,7 @@ class Hub(KernelListener):
         self._gate = gate
         self._writer = writer
         self._on_change = on_change
+        self._on_state = on_state
         self._host: KernelHost | None = None
         self._marks: dict[int, Mark] = {}
         self._own_session = epoch.hex()
@@ -136,7 +138,7 @@ class Hub(KernelListener):
     def state_changed(self) -> None:
         if self._host is not None and self._host.info().execution_state != "dead":
             self._gate.expect()
-        self._on_change()
+        self._on_state()
 
     # --- what connections do ---
 

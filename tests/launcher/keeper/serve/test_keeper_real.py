@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,28 @@ async def test_the_kernel_sees_no_secret(tmp_path: Path) -> None:
         for name in ("environ", "cmdline"):
             assert "keeper-credential" not in process_file(state["pid"], name)
         assert keeper.keeper_file()["kernel"]["pid"] == state["pid"]
+
+
+async def test_a_killed_keeper_is_replaced_by_one_that_adopts_the_kernel(tmp_path: Path) -> None:
+    """Variables stay, a new epoch begins, the client is told of the gap."""
+    async with running_keeper(tmp_path / "k", fake=False) as first:
+        before = await first.start_kernel()
+        client = StreamClient(first)
+        await client.connect()
+        await client.run("x = 41")
+        first.signal(signal.SIGKILL)
+        await first.wait_ended()
+        client.cut()
+        async with running_keeper(tmp_path / "k", fake=False, adopt=True) as second:
+            assert second.keeper_file()["kernel"]["pid"] == before["pid"], "kept until adopted"
+            after = await second.start_kernel()
+            assert after["pid"] == before["pid"]
+            assert after["epoch"] != before["epoch"]
+            client.keeper = second
+            await client.connect()
+            await client.live()
+            assert (await client.run("print(x + 1)"))[1] == ["42\n"]
+            assert client.gaps, "and said so"
 
 
 async def test_shutdown_ends_kernel_and_keeper(tmp_path: Path) -> None:

@@ -326,6 +326,37 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
+#: Seconds of the real timers, made shorter in the keeper process.
+QUICK = """
+import holdfast_launcher.keeper.serve.connection as connection
+import holdfast_launcher.keeper.serve.http as http
+connection.IDLE_PING = 0.1
+connection.RESUME_TIMEOUT = 0.3
+http.HEARTBEAT = 0.6
+"""
+
+
+async def test_an_idle_connection_is_pinged_and_a_dead_peer_is_closed(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path / "k", preamble=QUICK) as keeper:
+        await keeper.start_kernel()
+        alive, dead = StreamClient(keeper, "alive"), StreamClient(keeper, "dead")
+        await alive.connect()
+        await alive.live()
+        await dead.connect()
+        await dead.live()
+        async with asyncio.timeout(20):
+            while (await keeper.state())["connections"] == 2:
+                await alive.step()
+        assert alive.pings > 3
+        assert (await alive.run("echo alive"))[1] == ["alive"]
+
+
+async def test_a_connection_that_never_resumes_is_closed(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path / "k", preamble=QUICK) as keeper:
+        await keeper.start_kernel()
+        assert await raw(keeper, "s") == ([], CloseCode.BAD_FRAME)
+
+
 async def test_many_small_messages_are_acknowledged_by_count_and_by_time(tmp_path: Path) -> None:
     async with running_keeper(tmp_path / "k") as keeper:
         await keeper.start_kernel()
