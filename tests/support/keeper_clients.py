@@ -77,6 +77,9 @@ class Received:
         """The ``msg_type`` of the newest message; empty when there is none."""
         return self.messages[-1].msg_type if self.messages else ""
 
+    def idle(self, request: Message) -> bool:
+        return request.msg_id in self._idle
+
     def done(self, request: Message) -> bool:
         """Whether ``request`` has its reply and its idle."""
         return request.msg_id in self._replied and request.msg_id in self._idle

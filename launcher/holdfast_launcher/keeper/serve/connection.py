@@ -110,6 +110,10 @@ class Connection(Attachment):
             if message.type in _ENDS:
                 if message.type is WSMsgType.CLOSE:
                     self._close(int(message.data or 1000), "")
+                elif message.type is WSMsgType.ERROR:
+                    # broken frames, or a message above the bound: aiohttp has closed with
+                    # 1002, 1007 or 1009, which a peer in the middle of sending may not see
+                    _log.warning("connection.broken", who=repr(self), why=str(message.data))
                 return
             if self._dismissed:
                 continue  # what a replaced connection still says is not the session's
