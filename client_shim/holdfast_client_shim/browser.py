@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Seconds between the first unproven message and the ping that proves it.
 PROOF_DELAY = 0.005
+#: Bytes after which a proof is asked for at once, so that large outputs keep flowing: reading
+#: pauses when too much is unproven, and one proof at a time would let the line run empty.
+PROOF_BYTES = 2 * 1024 * 1024
 _ALONE = 64 * 1024
 _PROOF = struct.Struct("!8sQ")
 
@@ -53,6 +56,8 @@ class BrowserLeg:
         self._nonce = os.urandom(8)
         self._written = 0
         self._asked = 0
+        self._proven = 0
+        self._unasked_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._v1 = handler.selected_subprotocol == V1_SUBPROTOCOL
         self._compressed = handler.get_compression_options() is not None
@@ -101,6 +106,7 @@ class BrowserLeg:
         parts: list[bytes] = []
         for item in items:
             opcode, payload = self._framed(item.message)
+            self._unasked_bytes += len(payload)
             parts.append(server_header(opcode, len(payload)))
             if len(payload) > _ALONE:
                 # by itself, so that neither we nor tornado copy it
@@ -117,23 +123,29 @@ class BrowserLeg:
     def _write_publicly(self, items: Sequence[Item]) -> None:
         for item in items:
             opcode, payload = self._framed(item.message)
+            self._unasked_bytes += len(payload)
             self._handler.write_message(payload, binary=opcode is Opcode.BINARY)
         self._written = items[-1].index
         self._ask_soon()
 
     def _ask_soon(self) -> None:
-        """Have one ping at a time under way: it paces itself by the notebook's own speed.
+        """Have one ping at a time under way, and one more after every PROOF_BYTES.
 
-        Not with the batch itself: one cell is several batches, and a ping and a pong for each
+        Not with each batch: one cell is several batches, and a ping and a pong for each
         cost a quarter of what a short cell costs this process (measured).
         """
-        if self._asked == 0 and self._timer is None:
+        if self._unasked_bytes >= PROOF_BYTES:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._ask()
+        elif self._asked <= self._proven and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(PROOF_DELAY, self._ask)
 
     def _ask(self) -> None:
         self._timer = None
         self._asked = self._written
+        self._unasked_bytes = 0
         with contextlib.suppress(WebSocketClosedError, StreamClosedError):
             self._handler.ping(_PROOF.pack(self._nonce, self._written))
 
@@ -154,9 +166,9 @@ class BrowserLeg:
         if len(data) != _PROOF.size or not data.startswith(self._nonce):
             return
         _, index = _PROOF.unpack(data)
-        if index != self._asked:
+        if not self._proven < index <= self._asked:
             return
-        self._asked = 0
-        if self._written > index:
+        self._proven = index
+        if self._written > self._asked:
             self._ask_soon()
         self._on_proven(self, index)

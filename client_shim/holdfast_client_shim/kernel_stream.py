@@ -354,7 +354,7 @@ class KernelStream:
             return
         if self._outbox.bytes > WINDOW_BYTES:
             self._upstream.pause()
-        elif self._outbox.bytes < WINDOW_BYTES // 2:
+        elif self._outbox.bytes < 3 * WINDOW_BYTES // 4:
             self._upstream.resume()
 
     def _finish(self, reason: str, *, is_dead: bool = True) -> None:
