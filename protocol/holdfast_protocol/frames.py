@@ -137,8 +137,7 @@ class Chunk:
     piece: bytes
 
     def encode(self) -> bytes:
-        head = _CHUNK.pack(FrameType.CHUNK, self.after, self.seq, self.offset, self.total)
-        return head + self.piece
+        return encode_chunk(self.after, self.seq, self.offset, self.total, self.piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +175,11 @@ class Bye:
 
 
 Frame = Resume | Resumed | ClientData | KeeperData | Chunk | Ack | Gap | Bye
+
+
+def encode_chunk(after: int, seq: int, offset: int, total: int, piece: Buffer) -> bytes:
+    """A CHUNK frame; ``piece`` may be a view, so that a long entry is copied once."""
+    return b"".join((_CHUNK.pack(FrameType.CHUNK, after, seq, offset, total), piece))
 
 
 def encode_keeper_data(after: int, entries: Sequence[tuple[int, bytes]]) -> bytes:

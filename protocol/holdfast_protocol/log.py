@@ -65,8 +65,15 @@ class LogReader(Protocol):
     @property
     def index(self) -> LogIndex: ...
 
-    def read(self, seq: int, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes of entry ``seq``. Raises KeyError when it is gone."""
+    def read(self, seq: int) -> bytes:
+        """The bytes of entry ``seq``. Raises KeyError when it is gone."""
+        ...
+
+    def read_part(self, seq: int, offset: int, length: int) -> bytes | memoryview:
+        """At most ``length`` bytes of entry ``seq`` from ``offset`` on, uncopied if possible.
+
+        Raises KeyError when it is gone.
+        """
         ...
 
 

@@ -50,11 +50,13 @@ class MemoryLog:
         self._bytes[seq] = data
         return seq
 
-    def read(self, seq: int, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, seq: int) -> bytes:
         if self.index.entry(seq) is None:
             raise KeyError(seq)
-        data = self._bytes[seq]
-        return data[offset:] if length is None else data[offset : offset + length]
+        return self._bytes[seq]
+
+    def read_part(self, seq: int, offset: int, length: int) -> memoryview:
+        return memoryview(self.read(seq))[offset : offset + length]
 
 
 def connected(log: MemoryLog, client: ClientStream, keeper: SessionStream) -> list[object]:
@@ -422,12 +424,16 @@ class TwoEnds(RuleBasedStateMachine):
         wanted = {seq for seq in self.for_us if seq <= position}
         assert wanted <= set(self.seen) | self.gone
 
+    def _unfinished(self) -> bool:
+        under_way = bool(self.up or self.down) or not self.attached
+        return under_way or self.client.has_more or self.keeper.has_more
+
     def teardown(self) -> None:
         if not hasattr(self, "log"):
             return
         if not self.live:
             self.dial()
-        while self.up or self.client.has_more or not self.attached or self.keeper.has_more:
+        while self._unfinished():
             self.client_writes()
             if self.up:
                 self.keeper_reads()

@@ -44,9 +44,11 @@ class MemoryLog:
         self._bytes[seq] = data
         return seq
 
-    def read(self, seq: int, offset: int = 0, length: int | None = None) -> bytes:
-        data = self._bytes[seq]
-        return data[offset:] if length is None else data[offset : offset + length]
+    def read(self, seq: int) -> bytes:
+        return self._bytes[seq]
+
+    def read_part(self, seq: int, offset: int, length: int) -> memoryview:
+        return memoryview(self._bytes[seq])[offset : offset + length]
 
 
 class FakeKernel:

@@ -105,7 +105,9 @@ class ClientStream:
         self._next = 1
         self._furthest = 0
         self._chunk_offset = 0
-        self._partial: bytearray | None = None
+        # the pieces of one long entry that is not whole yet, and their bytes together
+        self._partial: list[bytes] = []
+        self._partial_size = 0
         self._partial_seq = 0
         self._unconsumed: deque[tuple[int, int]] = deque()
         self._consumed = 0
@@ -147,9 +149,13 @@ class ClientStream:
         """A new connection is open: its first frame (RESUME). Raises InvalidState."""
         self.state = next_client_state(self.state, ClientEvent.CONNECT)
         self.attempt += 1
-        offset = 0 if self._partial is None else len(self._partial)
         return Resume(
-            self.client_id, self.attempt, self.epoch, self.position, offset, self._first
+            self.client_id,
+            self.attempt,
+            self.epoch,
+            self.position,
+            self._partial_size,
+            self._first,
         ).encode()
 
     def disconnected(self) -> None:
@@ -247,7 +253,8 @@ class ClientStream:
         assert self._pending_bytes == sum(map(len, self._pending))
         assert self._first <= self._next <= self.last_seq + 1
         assert self._consumed <= self.position
-        assert self._partial is None or self._partial_seq > self.position
+        assert self._partial_size == sum(map(len, self._partial))
+        assert not self._partial or self._partial_seq > self.position
         assert self._furthest <= self.last_seq
 
     def _take_resumed(self, frame: Resumed) -> list[Event]:
@@ -268,18 +275,18 @@ class ClientStream:
     def _begin(self, frame: Resumed) -> None:
         self.epoch, self.position, self._consumed = frame.epoch, frame.seq, frame.seq
         self._first, self._furthest = frame.accepted + 1, frame.accepted
-        self._partial = None
+        self._drop_partial()
         self._unconsumed.clear()
 
     def _continue(self, frame: Resumed) -> None:
-        have = 0 if self._partial is None else len(self._partial)
+        have = self._partial_size
         if frame.seq != self.position or frame.offset not in (0, have):
             raise StreamError(
                 f"resumed at {frame.seq}+{frame.offset}, not {self.position}+{have}",
                 CloseCode.POSITION,
             )
         if frame.offset == 0:
-            self._partial = None
+            self._drop_partial()
         if not self._first - 1 <= frame.accepted <= self._furthest:
             raise StreamError(
                 f"accepted {frame.accepted} is not between {self._first - 1} and {self._furthest}",
@@ -288,7 +295,7 @@ class ClientStream:
         self._forget_up_to(frame.accepted)
 
     def _take_data(self, frame: KeeperData) -> list[Event]:
-        if frame.after != self.position or self._partial is not None:
+        if frame.after != self.position or self._partial:
             raise StreamError(
                 f"DATA after {frame.after}, but the position is {self.position}",
                 CloseCode.POSITION,
@@ -298,11 +305,11 @@ class ClientStream:
         return [Delivered(seq, message) for seq, message in frame.entries]
 
     def _take_chunk(self, frame: Chunk) -> list[Event]:
-        have = 0 if self._partial is None else len(self._partial)
+        have = self._partial_size
         if (
             frame.after != self.position
             or frame.offset != have
-            or (self._partial is not None and frame.seq != self._partial_seq)
+            or (self._partial and frame.seq != self._partial_seq)
         ):
             raise StreamError(
                 f"chunk {frame.seq}+{frame.offset} after {frame.after} does not follow "
@@ -311,12 +318,13 @@ class ClientStream:
             )
         if frame.total > MAX_ENTRY_BYTES:
             raise StreamError(f"entry of {frame.total} bytes is too long", CloseCode.TOO_BIG)
-        if self._partial is None:
-            self._partial, self._partial_seq = bytearray(), frame.seq
-        self._partial += frame.piece
-        if len(self._partial) < frame.total:
+        self._partial_seq = frame.seq
+        self._partial.append(frame.piece)
+        self._partial_size += len(frame.piece)
+        if self._partial_size < frame.total:
             return []
-        message, self._partial = bytes(self._partial), None
+        message = b"".join(self._partial)
+        self._drop_partial()
         self.position = frame.seq
         self._unconsumed.append((frame.seq, len(message)))
         return [Delivered(frame.seq, message)]
@@ -329,8 +337,11 @@ class ClientStream:
                 CloseCode.POSITION,
             )
         self.position = frame.last
-        self._partial = None
+        self._drop_partial()
         return [GapSeen(frame.first, frame.last, frame.reason)]
+
+    def _drop_partial(self) -> None:
+        self._partial, self._partial_size = [], 0
 
     def _take_ack(self, seq: int) -> None:
         if seq > self._furthest:

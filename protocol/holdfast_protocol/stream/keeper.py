@@ -32,6 +32,7 @@ from ..frames import (
     Resume,
     Resumed,
     decode,
+    encode_chunk,
     encode_keeper_data,
 )
 from ..log import Entry, LogReader
@@ -298,13 +299,13 @@ class SessionStream:
 
     def _next_chunk(self, entry: Entry) -> bytes:
         offset = self._chunk_offset
-        piece = self._log.read(entry.seq, offset, CHUNK_BYTES)
-        frame = Chunk(self.sent, entry.seq, offset, entry.size, piece)
+        piece = self._log.read_part(entry.seq, offset, CHUNK_BYTES)
+        frame = encode_chunk(self.sent, entry.seq, offset, entry.size, piece)
         if offset + len(piece) >= entry.size:
             self._set_sent(entry.seq)
         else:
             self._chunk_offset = offset + len(piece)
-        return frame.encode()
+        return frame
 
     def _set_sent(self, seq: int) -> None:
         self.sent, self._chunk_offset = seq, 0

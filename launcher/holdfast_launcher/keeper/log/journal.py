@@ -97,20 +97,27 @@ class Journal:
             self._make_room()
         return seq
 
-    def read(self, seq: int, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes of entry ``seq``, from ``offset``, at most ``length``.
+    def read(self, seq: int) -> bytes:
+        """The bytes of entry ``seq``. Raises KeyError when it is gone."""
+        data = self._in_memory(seq)
+        return self._on_disk(seq, 0, None) if data is None else data
 
-        Raises KeyError when it is gone. When the disk fails under it, the whole file that holds
-        it is given up as a loss first: the caller asks the index again and meets the gap.
-        """
+    def read_part(self, seq: int, offset: int, length: int) -> bytes | memoryview:
+        """At most ``length`` bytes from ``offset``; a view of what is in memory. KeyError."""
+        data = self._in_memory(seq)
+        if data is None:
+            return self._on_disk(seq, offset, length)
+        return memoryview(data)[offset : offset + length]
+
+    def _in_memory(self, seq: int) -> bytes | None:
         index = seq - self._memory_first
-        if index >= 0:
-            if index >= len(self._memory):
-                raise KeyError(seq)
-            data = self._memory[index]
-            if not offset and length is None:
-                return data
-            return data[offset:] if length is None else data[offset : offset + length]
+        if index >= len(self._memory):
+            raise KeyError(seq)
+        return self._memory[index] if index >= 0 else None
+
+    def _on_disk(self, seq: int, offset: int, length: int | None) -> bytes:
+        """When the disk fails under it, the whole file that holds the entry is given up as a
+        loss first: the caller asks the index again and meets the gap."""
         if seq <= self._index.floor:
             raise KeyError(seq)
         try:
