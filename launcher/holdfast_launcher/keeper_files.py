@@ -29,9 +29,17 @@ class Endpoint(Struct, frozen=True):
     port: int
 
 
+class KernelProcess(Struct, frozen=True, kw_only=True):
+    """``kernel`` in ``keeper.json``."""
+
+    pid: int
+    pgid: int
+    start_time: int
+
+
 class KeeperFile(Struct, frozen=True, kw_only=True):
-    """``keeper.json``. The kernel's fields are None before its first start and after its last,
-    and up to a second behind."""
+    """``keeper.json``. ``process`` is None before the kernel's first start and after its last, and
+    may be up to a second behind."""
 
     kernel_id: str
     nonce: str
@@ -43,9 +51,7 @@ class KeeperFile(Struct, frozen=True, kw_only=True):
     epoch: str
     spec: str
     user: str
-    kernel_pid: int | None = None
-    kernel_pgid: int | None = None
-    kernel_start_time: int | None = None
+    process: KernelProcess | None = msgspec.field(name="kernel", default=None)
 
     def __repr__(self) -> str:
         return f"KeeperFile(kernel_id={self.kernel_id!r}, pid={self.pid})"
@@ -53,18 +59,16 @@ class KeeperFile(Struct, frozen=True, kw_only=True):
     @property
     def group(self) -> ProcessGroup | None:
         """The kernel's process group, when the kernel leads one of its own."""
-        if self.kernel_pgid is None or self.kernel_pgid != self.kernel_pid:
+        if self.process is None or self.process.pgid != self.process.pid:
             return None
-        if self.kernel_start_time is None:
-            return None
-        return ProcessGroup(self.kernel_pgid, self.kernel_start_time)
+        return ProcessGroup(self.process.pgid, self.process.start_time)
 
     @property
     def kernel(self) -> ProcessId | None:
         """The kernel's process."""
-        if self.kernel_pid is None or self.kernel_start_time is None:
+        if self.process is None:
             return None
-        return ProcessId(self.kernel_pid, self.kernel_start_time)
+        return ProcessId(self.process.pid, self.process.start_time)
 
 
 class LaunchFile(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.keeper_files import read_keeper_file, read_launch_file
 from holdfast_launcher.processes import ProcessId, marked, wait_ended
 from holdfast_launcher.reaper import Reaper, describe_status
+from holdfast_launcher.statefiles import read_json
 
 #: Forks that a dying zygote may spoil before a start fails.
 _ATTEMPTS = 3
@@ -226,6 +228,7 @@ def end_kernel_processes(directory: Path, *, mark: str, timeout: float) -> bool:
 
     Two ways to find them: the process group that keeper.json names, and the mark in the
     environment, which also finds a kernel that was started an instant before its keeper died.
+    Sockets that the keeper had to put outside its directory (a path too long) go with them.
     """
     found = read_keeper_file(directory)
     launched = read_launch_file(directory)
@@ -240,12 +243,23 @@ def end_kernel_processes(directory: Path, *, mark: str, timeout: float) -> bool:
         if kernel is not None and kernel.running:
             left.add(kernel)
         if not left:
+            _remove_sockets(directory)
             return True
         for process in left:
             process.send(signal.SIGKILL)
         if wait_ended(sorted(left), timeout=timeout):
             return False
     return False
+
+
+def _remove_sockets(directory: Path) -> None:
+    """The file lies where the user's code can write: only what looks like a keeper's is removed."""
+    record = read_json(directory / "kernel" / "incarnation.json") or {}
+    named = record.get("socket_dir")
+    path = Path(named) if isinstance(named, str) else None
+    if path is None or not path.name.startswith("holdfast-") or path.is_symlink():
+        return
+    shutil.rmtree(path, ignore_errors=True)
 
 
 async def _wait_byte(fd: int, *, timeout: float) -> bool | None:

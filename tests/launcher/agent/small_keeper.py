@@ -85,9 +85,8 @@ class SmallKeeper:
             "epoch": "0" * 32,
             "spec": self.config.spec,
             "user": self.config.user,
-            "kernel_pid": kernel.pid if kernel else None,
-            "kernel_pgid": kernel.pid if kernel else None,
-            "kernel_start_time": kernel.start_time if kernel else None,
+            "kernel": kernel
+            and {"pid": kernel.pid, "pgid": kernel.pid, "start_time": kernel.start_time},
         }
         directory = Path(self.config.state_dir)
         write_json(directory / "keeper.json", document)

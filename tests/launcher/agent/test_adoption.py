@@ -81,8 +81,8 @@ class Restarted:
             wait_until(lambda keeper=keeper: not keeper.running, seconds=10, what="its end")
         pid = self.bystander.pid
         self.change("reused", "launch.json", pid=pid)
-        kernel = {"kernel_pid": pid, "kernel_pgid": pid, "kernel_start_time": 1}
-        self.change("reused", "keeper.json", pid=pid, **kernel)
+        kernel = {"pid": pid, "pgid": pid, "start_time": 1}
+        self.change("reused", "keeper.json", pid=pid, kernel=kernel)
         self.change("other_boot", "launch.json", machine_boot_id="another")
         for kind in ("stopped", "waking"):
             process_of(self.handles[kind]).send(signal.SIGSTOP)
