@@ -113,11 +113,11 @@ class Wire:
         While the incarnation is being ended nothing goes to the kernel any more; it is dropped
         here and answered as "not answered" by the one who keeps the requests.
         """
+        if not self.accepting:  # before anything else: its sockets may be closed already
+            return
         sockets = self._sessions.get(session_id)
         if sockets is None:
             raise InvalidState(f"session {session_id!r} is not open")
-        if not self.accepting:
-            return
         parts = (message.header, message.parent, message.metadata, message.content)
         try:
             sockets.send(message.channel, self._signer.wrap(parts, message.buffers))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from holdfast_protocol.errors import CloseCode, FrameError, InvalidState
+from holdfast_protocol.errors import CloseCode, FrameError, InvalidState, LocalError
 from holdfast_protocol.frames import ByeReason
 from holdfast_protocol.jupyter import Message, encode_v1
 from holdfast_protocol.log import Loss
@@ -63,6 +63,7 @@ class Hub(KernelListener):
         self._marks: dict[int, Mark] = {}
         self._own_session = epoch.hex()
         self._begun_at = float("-inf")
+        self._between = False
 
     def __repr__(self) -> str:
         return f"<Hub {self.journal} {self.sessions} {self._gate} {self.requests}>"
@@ -118,6 +119,7 @@ class Hub(KernelListener):
         """Answers first, then the lifecycle entry, so that who reads up to it has them."""
         _log.info("kernel.ended", incarnation=incarnation, state=state, why=reason)
         dead = state == "dead"
+        self._between = True
         failure = notices.died(reason) if dead else notices.restarted(reason)
         for request in self.requests.end_incarnation():
             self._answer(request, failure)
@@ -132,6 +134,7 @@ class Hub(KernelListener):
 
     def incarnation_ready(self, incarnation: int) -> None:
         _log.info("kernel.ready", incarnation=incarnation)
+        self._between = False
         self._gate.open(self._give)
         self._on_change()
 
@@ -145,9 +148,7 @@ class Hub(KernelListener):
     def session(self, session_id: str, *, durable: bool) -> Session:
         """The session with this id; a new one has its place at the log's head."""
         session, _ = self.sessions.add(session_id, durable=durable)
-        if not session.open:
-            self.host.open_session(session_id)
-            session.open = True
+        self._open(session)
         return session
 
     def stream_of(self, session: Session) -> SessionStream:
@@ -167,6 +168,7 @@ class Hub(KernelListener):
 
     def attached(self, session: Session, attachment: Attachment, *, new: bool) -> None:
         """``attachment`` is the session's connection now. ``new``: tell the current state."""
+        self._open(session)  # its sockets may have been let go between the dial and this
         old = self.sessions.attach(session, attachment)
         if old is not None:
             # Invariant: from here on not one byte of the old connection is taken, and nothing
@@ -205,6 +207,10 @@ class Hub(KernelListener):
     def accept(self, session: Session, message: Message, size: int) -> None:
         """One client message, once. Raises FrameError when its header cannot be read."""
         request = self.requests.accepted(session.session_id, message, head=self.journal.index.head)
+        if message.channel == "stdin" and self._between:
+            # the question died with its incarnation; the next one must not read the answer
+            _log.info("kernel.input_dropped", session=session.session_id)
+            return
         verdict = self._gate.submit(session.session_id, message, size)
         if verdict is Verdict.GIVE:
             self._give(session.session_id, message)
@@ -212,7 +218,7 @@ class Hub(KernelListener):
             reason = self.host.info().reason or "it was shut down"
             full = verdict is Verdict.REFUSE_FULL
             held = self._gate.held_bytes
-            self._answer(request, notices.overloaded(held) if full else notices.is_dead(reason))
+            self._refuse(request, notices.overloaded(held) if full else notices.is_dead(reason))
 
     def acknowledged(self, session: Session, seq: int) -> None:
         """The session's client has everything up to ``seq``."""
@@ -283,11 +289,31 @@ class Hub(KernelListener):
         except FrameError as error:
             _log.warning("kernel.unreadable_header", error=str(error))
 
+    def _open(self, session: Session) -> None:
+        if not session.open:
+            self.host.open_session(session.session_id)
+            session.open = True
+
     def _give(self, session_id: str, message: Message) -> None:
+        """Never raises: what the kernel side cannot take is this request's misfortune, not that
+        of the messages behind it, of the connection, or of an incarnation that is ready."""
         request = self.requests.find(message.msg_id)
         if request is not None:
             request.given = True
-        self.host.send(session_id, message)
+        try:
+            self.host.send(session_id, message)
+        except LocalError as error:
+            _log.warning(
+                "kernel.not_given", session=session_id, channel=message.channel, why=str(error)
+            )
+            if request is not None:
+                self._refuse(request, notices.not_given(error))
+
+    def _refuse(self, request: Request, failure: Failure) -> None:
+        """The kernel never gets it: answer, and say so where no answer is expected, too."""
+        if not request.expects_reply:
+            self._publish(self._writer.stderr(self._kernel_session(), request, failure.text))
+        self._answer(request, failure)
 
     def _answer(self, request: Request, failure: Failure) -> None:
         """Say in the log whatever of reply and idle the kernel did not say."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast_protocol.errors import LocalError, SendBufferFull
 from holdfast_protocol.jupyter import Message
 
 from .requests import Request
@@ -46,6 +47,11 @@ def interrupted() -> Failure:
 def overloaded(held: int) -> Failure:
     text = f"{held} bytes already wait for the kernel; this message was refused"
     return Failure("HoldfastOverload", text)
+
+
+def not_given(error: LocalError) -> Failure:
+    name = "HoldfastOverload" if isinstance(error, SendBufferFull) else "HoldfastNotSent"
+    return Failure(name, f"this message was not given to the kernel: {error}")
 
 
 def gap(count: int, reason: str) -> Failure:

@@ -25,7 +25,11 @@ def log_lines(log: LogReader, *, after: int, session_id: str | None, limit: int)
     while lines < limit and seq < index.head:
         seq += 1
         entry = index.entry(seq)
-        if entry is None or entry.audience not in (None, session_id):
+        if entry is None:  # it went while our reader took its time
+            yield _line({"gap": {"first": seq, "last": index.floor}})
+            seq = index.floor
+            continue
+        if entry.audience not in (None, session_id):
             continue
         try:
             message = decode_v1(log.read(seq))

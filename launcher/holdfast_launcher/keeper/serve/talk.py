@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast_protocol.errors import CloseCode, StreamError
+from holdfast_protocol.errors import CloseCode, RemoteError, StreamError
 from holdfast_protocol.frames import Bye, FrameType, Resume
 from holdfast_protocol.frames import decode as decode_frame
 from holdfast_protocol.jupyter import (
@@ -117,12 +117,19 @@ class StreamTalk(Talk):
             return self._resume(data, attachment)
         if data and data[0] in _CLIENT_FRAMES:
             self._require_execute()
+        refused: RemoteError | None = None
         for event in self._stream.receive(data):
             if isinstance(event, Acknowledged):
                 self.hub.acknowledged(self.session, event.seq)
-            else:
-                self._unacked = True
+                continue
+            self._unacked = True
+            try:
                 self._accept(decode_v1(event.message), len(event.message))
+            except RemoteError as error:
+                # the whole batch counts as accepted: those behind it will not come again
+                refused = refused or error
+        if refused is not None:
+            raise refused
         return None
 
     def text(self, data: str) -> None:
@@ -168,11 +175,11 @@ class StreamTalk(Talk):
         if not isinstance(frame, Resume):
             raise StreamError(f"{type(frame).__name__} before RESUME")
         new = self.session.session_id not in self.hub.journal.index.sessions
-        if self.session.plain is not None:
-            self.session.plain.detach()
         outcome = self._stream.attach(frame)
         if isinstance(outcome, Refused):
             return Turned(outcome.bye, outcome.close_code, outcome.message)
+        if self.session.plain is not None:
+            self.session.plain.detach()
         self._attached = True
         self._first = [part for frame in outcome.frames for part in _binary(frame)]
         self.hub.attached(self.session, attachment, new=new)

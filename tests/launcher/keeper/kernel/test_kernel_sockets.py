@@ -13,7 +13,9 @@ import zmq
 from holdfast_launcher.keeper.kernel.connection import Connection
 from holdfast_launcher.keeper.kernel.iopub import IopubDrain
 from holdfast_launcher.keeper.kernel.sockets import SessionSockets
-from holdfast_protocol.errors import SendBufferFull
+from holdfast_launcher.keeper.kernel.wire import Wire, WireEvents
+from holdfast_protocol.errors import InvalidState, SendBufferFull
+from holdfast_protocol.jupyter import Message
 
 
 @pytest.fixture
@@ -257,3 +259,24 @@ async def test_iopub_sees_the_end_of_the_stream_after_its_last_message(context, 
     await eventually(lambda: drain.idle)
     assert [int(g) for g in got] == list(range(5000))
     drain.close()
+
+
+async def test_a_wire_that_is_being_ended_swallows_what_clients_send(context, connection):
+    """Its sockets close before the incarnation's end is told: no connection may die of that."""
+    nothing = WireEvents(
+        published=lambda v1, message: None,
+        answered=lambda session, v1, message: None,
+        own_answer=lambda message: None,
+        connected=lambda: None,
+    )
+    wire = Wire(context, connection, nothing)
+    try:
+        message = Message.from_dicts(channel="shell", header={"msg_id": "1"})
+        with pytest.raises(InvalidState):
+            wire.send("never opened", message)
+        wire.open("s")
+        wire.stop_accepting()
+        wire.send("opened while it ends", message)
+    finally:
+        wire.close()
+    wire.send("s", message)
