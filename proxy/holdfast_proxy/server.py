@@ -152,11 +152,13 @@ async def _close(cluster: Cluster) -> None:
 
 
 def write_ready_file(config: ProxyConfig) -> None:
-    """Tell a supervisor where we listen: ``{"id", "pid", "url"}``, all or nothing."""
+    """Tell a supervisor where we listen: ``{"id", "pid", "url"}``, all or nothing, 0600."""
     if config.ready_file is None:
         return
     path = Path(config.ready_file)
     content = json.dumps({"id": config.id, "pid": os.getpid(), "url": config.url})
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(content)
     temporary.replace(path)

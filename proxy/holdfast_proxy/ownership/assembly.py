@@ -43,24 +43,29 @@ def assemble(
     """Raises ConfigError."""
     cluster_key = _checked(config)
     clock = clock or Clock()
-    keys = Keys(config.cluster)
-    tasks, caller = TaskSet(), Caller()
-    view = ClusterView(store=store, keys=keys)
-    member = _member(config, proxy_url, store, keys, clock)
+    caller, view = Caller(), ClusterView(store=store, keys=Keys(config.cluster))
     peers = Peers(me=config.id, view=view, caller=caller, clock=clock, ttl=config.lease_ttl)
+    member = _member(config, proxy_url, store, clock)
+    parts = _parts(config, store, clock, Sealer([cluster_key]), caller, view, member, peers)
+    forwarder = Forwarder(me=config.id, cluster_key=cluster_key, caller=caller, clock=clock)
+    return ActiveCluster(parts=parts, store=store, caller=caller, peers=peers, forwarder=forwarder)
+
+
+def _parts(
+    config: ProxyConfig,
+    store: Store,
+    clock: Clock,
+    sealer: Sealer,
+    caller: Caller,
+    view: ClusterView,
+    member: Member,
+    peers: Peers,
+) -> Parts:
+    keys, tasks = Keys(config.cluster), TaskSet()
     reports = Reports(view=view, clock=clock)
-    sealer = Sealer([cluster_key])
-    launchers = Launchers(
-        store=store,
-        keys=keys,
-        view=view,
-        reports=reports,
-        sealer=sealer,
-        clock=clock,
-        join_token=None if config.join_token is None else config.join_token.reveal(),
-    )
-    launcher_client = LauncherClient(caller=caller, clock=clock)
-    parts = Parts(
+    launchers = _launchers(config, store, view, reports, sealer, clock)
+    client = LauncherClient(caller=caller, clock=clock)
+    return Parts(
         clock=clock,
         view=view,
         member=member,
@@ -73,23 +78,38 @@ def assemble(
         endpoints=Endpoints(keys=keys, sealer=sealer),
         keepers=KeeperClient(caller=caller, clock=clock),
         launchers=launchers,
-        launcher_client=launcher_client,
-        kernelspecs=Kernelspecs(
-            view=view, launchers=launchers, client=launcher_client, tasks=tasks
-        ),
+        launcher_client=client,
+        kernelspecs=Kernelspecs(view=view, launchers=launchers, client=client, tasks=tasks),
         timeline=Timeline(store=store, keys=keys, proxy_id=config.id, clock=clock),
         tasks=tasks,
         takeover_wait=config.takeover_wait,
         node_grace=config.node_grace,
     )
-    forwarder = Forwarder(me=config.id, cluster_key=cluster_key, caller=caller, clock=clock)
-    return ActiveCluster(parts=parts, store=store, caller=caller, peers=peers, forwarder=forwarder)
 
 
-def _member(config: ProxyConfig, proxy_url: str, store: Store, keys: Keys, clock: Clock) -> Member:
+def _launchers(
+    config: ProxyConfig,
+    store: Store,
+    view: ClusterView,
+    reports: Reports,
+    sealer: Sealer,
+    clock: Clock,
+) -> Launchers:
+    return Launchers(
+        store=store,
+        keys=Keys(config.cluster),
+        view=view,
+        reports=reports,
+        sealer=sealer,
+        clock=clock,
+        join_token=None if config.join_token is None else config.join_token.reveal(),
+    )
+
+
+def _member(config: ProxyConfig, proxy_url: str, store: Store, clock: Clock) -> Member:
     return Member(
         store=store,
-        keys=keys,
+        keys=Keys(config.cluster),
         proxy_id=config.id,
         record=_registration(config, proxy_url),
         mode=config.mode.value,

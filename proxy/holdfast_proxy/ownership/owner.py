@@ -153,7 +153,20 @@ class Ownership:
         term = self._terms.get(kernel_id)
         if term is not None and term.held and term.token == token:
             self._terms[kernel_id] = term.after(TermEvent.OVERTAKEN)
-            _log.warning("ownership lost", kernel=kernel_id, token=str(token))
+            # Given up with its kernel, in a drain or for a newer claim of our own: no trouble.
+            expected = self._closing or self._is_gone(kernel_id) or self._is_newer(kernel_id, token)
+            say = _log.debug if expected else _log.warning
+            say("ownership lost", kernel=kernel_id, token=str(token))
+
+    def _is_gone(self, kernel_id: str) -> bool:
+        kernel = self._view.kernel(kernel_id)
+        return kernel is None or isinstance(kernel.record, Tombstone)
+
+    def _is_newer(self, kernel_id: str, token: Token) -> bool:
+        """The owner key is ours, by a claim after the one that won ``token``."""
+        owner = self._view.owner(kernel_id)
+        me = self._member.proxy_id
+        return owner is not None and owner.proxy_id == me and owner.revision > token.revision
 
     # --- claiming ---
 
@@ -237,8 +250,7 @@ class Ownership:
         token = self.token(change.name)
         if token is not None and change.revision > token.revision:
             self.overtaken(change.name, token)
-        kernel = self._view.kernel(change.name)
-        if change.after is None and (kernel is None or isinstance(kernel.record, Tombstone)):
+        if change.after is None and self._is_gone(change.name):
             self._terms.pop(change.name, None)
         elif change.after is None:
             now = asyncio.get_running_loop().time()

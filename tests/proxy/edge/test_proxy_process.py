@@ -77,6 +77,11 @@ async def running(folder: Path, text: str = "", **env: str) -> AsyncIterator[Pro
         await process.wait()
 
 
+def modes(folder: Path) -> set[int]:
+    """The permissions of its ready file."""
+    return {item.stat().st_mode & 0o777 for item in folder.glob("*.json")}
+
+
 def kernels(keeper: WebsocketKeeper) -> dict[str, str]:
     e = keeper.endpoint
     return {"KERNELS": json.dumps({KERNEL: [e.host, e.port, e.fingerprint, CREDENTIAL]})}
@@ -89,6 +94,7 @@ async def test_sigterm_moves_clients_and_exits_cleanly(tmp_path: Path) -> None:
         aiohttp.ClientSession(headers=AUTH) as session,
     ):
         assert (proxy.ready["id"], proxy.ready["pid"]) == ("px", proxy.process.pid)
+        assert modes(tmp_path) == {0o600}
         channels = f"{proxy.url}/api/kernels/{KERNEL}/channels?session_id=s&token=in-a-query"
         async with session.ws_connect(channels) as client:
             await client.send_str("hello")
@@ -201,6 +207,21 @@ async def test_it_refuses_with_a_sentence(
     log = (tmp_path / "log").read_text()
     assert words in log
     assert "Traceback" not in log
+
+
+async def test_what_the_cluster_cannot_use_is_status_2_too(tmp_path: Path) -> None:
+    """With the real cluster behind it, which is built after the arguments were found good."""
+    config = tmp_path / "proxy.toml"
+    config.write_text("port = 0\n")
+    config.chmod(0o600)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdfast_proxy", "--config", str(config)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 2
+    assert said.startswith(b"holdfast proxy: cluster_key_file is missing")
+    assert b"Traceback" not in said
 
 
 @pytest.mark.parametrize("text", ["nonsense = 1", "host = 'no.such.host.invalid'\ntoken = 'x'"])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from holdfast_proxy.cluster import Dead, KeeperEndpoint
 from holdfast_proxy.errors import Conflict, NotFound, Unavailable
@@ -108,6 +109,25 @@ async def test_a_deleted_kernel_is_gone_everywhere_and_stays_so(site: Site) -> N
     with pytest.raises(Conflict):
         await b.cluster.start_kernel(request(kernel_id))
     assert await a.parts.view.read_owner(kernel_id) is None
+
+
+async def test_an_end_of_ownership_that_was_meant_is_no_warning(site: Site) -> None:
+    a = site.proxies[0]
+    deleted, left = await site.running(a), await site.running(a)
+    with capture_logs() as lines:
+        await a.cluster.delete_kernel(deleted, USER, call())
+        await eventually(lambda: a.parts.view.owner(deleted) is None)
+        await a.cluster.drain()
+        await eventually(lambda: a.parts.view.owner(left) is None)
+    assert [line for line in lines if line["log_level"] in ("warning", "error")] == []
+
+
+async def test_an_owner_that_is_overtaken_warns(site: Site) -> None:
+    a = site.proxies[0]
+    kernel_id = await site.running(a)
+    with capture_logs() as lines:
+        a.parts.ownership.overtaken(kernel_id, a.token(kernel_id))
+    assert [line["log_level"] for line in lines if line["event"] == "ownership lost"] == ["warning"]
 
 
 async def test_a_deletion_is_finished_by_another_owner(site: Site) -> None:
