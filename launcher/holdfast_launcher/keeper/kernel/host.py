@@ -158,21 +158,26 @@ class Host(KernelHost):
             self._context = zmq.Context()
         launched = self._launch.adopt() if adopt else await self._launch.start(self._number + 1)
         self._number = launched.incarnation
-        current = Incarnation(launched, self._context, self._listener, self._changed)
+        try:
+            current = Incarnation(launched, self._context, self._listener, self._changed)
+        except Exception as error:  # no descriptors left, mostly
+            await asyncio.shield(launched.abort())
+            raise KernelStartFailed(f"the kernel's sockets cannot be had: {error}") from error
         self._current = current
         self._reason = None
         self._changed()
         try:
             await current.become_ready(self._start_timeout, self._aborted)
+            for session_id in self._sessions:
+                current.open_session(session_id)
         except BaseException as error:
             # A start that was cancelled must not leave a process behind either.
             self._current = None
             await asyncio.shield(current.end(restart=False, now=True))
-            if isinstance(error, KernelStartFailed):
+            if isinstance(error, Exception):
+                # whatever it was: only this one is answered, and leaves a state to go on from
                 raise KernelStartFailed(str(error), self._launch.output.tail()) from error
             raise
-        for session_id in self._sessions:
-            current.open_session(session_id)
         self._move(Event.READY)
         _log.info("kernel_ready", incarnation=self._number, highwater=current.highwater_raised)
         self._spawn_watch(current)

@@ -299,7 +299,10 @@ class Incarnation:
         """End the process; deliver its last words; close everything. Idempotent enough."""
         self.stop_accepting()
         if not self.exited.done() and not now:
-            await self._ask_to_end(restart=restart)
+            try:
+                await self._ask_to_end(restart=restart)
+            except Exception as error:  # plug-ins raise what they like; it is killed below
+                _log.warning("kernel_not_asked_to_end", error=repr(error))
         if not self.exited.done():
             await self.launched.process.kill()
             if not await self._exits_within(_KILL_WAIT):

@@ -11,6 +11,7 @@ wait in steps of 100 ms and talk on a socket whose answers nobody reads.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import structlog
 import zmq
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
@@ -33,6 +35,8 @@ from .process import AdoptedProcess, KernelProcess, ProvisionedProcess, start_ti
 #: sockaddr_un.sun_path holds 108 bytes with the final NUL (unix(7)).
 _SUN_PATH: Final = 107
 _RECORD: Final = "incarnation.json"
+
+_log = structlog.get_logger(__name__)
 
 
 class IncarnationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +65,17 @@ class Launched:
 
     async def cleanup(self, *, restart: bool) -> None:
         """After the process ended: release the provisioner and remove our files."""
-        await self.process.cleanup(restart=restart)
+        try:
+            await self.process.cleanup(restart=restart)
+        except Exception as error:  # plug-ins raise what they like; the kernel has ended anyway
+            _log.warning("kernel_cleanup_failed", error=repr(error))
         self._remove_files()
+
+    async def abort(self) -> None:
+        """End a process that nobody will use."""
+        await self.process.kill()
+        await self.process.wait()
+        await self.cleanup(restart=False)
 
     def _remove_files(self) -> None:
         for path in self.files:
@@ -94,6 +107,14 @@ class KernelLaunch:
 
     async def start(self, incarnation: int) -> Launched:
         """Start a process. Raises KernelStartFailed with what the kernelspec's program said."""
+        try:
+            return await self._start(incarnation)
+        except OSError as error:  # a full disk, mostly
+            raise KernelStartFailed(
+                f"kernel {self._config.spec!r} could not be started: {error}", self.output.tail()
+            ) from error
+
+    async def _start(self, incarnation: int) -> Launched:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec = self._find_spec()
         transport = _transport(spec, self._config.transport)
@@ -118,8 +139,12 @@ class KernelLaunch:
         finally:
             os.close(output)
         launched = self._launched(incarnation, manager, spec, connection_file, socket_dir)
-        await _refuse_plaintext(launched, spec)
-        self._write_record(launched, connection_file)
+        try:
+            _refuse_plaintext(launched, spec)
+            self._write_record(launched, connection_file)
+        except BaseException:
+            await asyncio.shield(launched.abort())
+            raise
         return launched
 
     def adopt(self) -> Launched:
@@ -261,13 +286,10 @@ def _transport(spec: KernelSpec, default: str) -> str:
     return str(_holdfast_metadata(spec).get("transport") or default)
 
 
-async def _refuse_plaintext(launched: Launched, spec: KernelSpec) -> None:
+def _refuse_plaintext(launched: Launched, spec: KernelSpec) -> None:
     """Code and output never cross a network in the clear, unless the kernelspec says so."""
     if launched.connection.is_private or _holdfast_metadata(spec).get("allow_plaintext") is True:
         return
-    await launched.process.kill()
-    await launched.process.wait()
-    await launched.cleanup(restart=False)
     raise KernelStartFailed(
         f"kernel {spec.display_name!r} runs on another host and has no CURVE encryption; "
         'use a provisioner that sets it, or allow it by "holdfast": {"allow_plaintext": true} '

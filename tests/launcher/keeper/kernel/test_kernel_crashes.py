@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 
-from holdfast_launcher.keeper.kernel.launch import working_directory
+from holdfast_launcher.keeper.kernel.incarnation import Incarnation
+from holdfast_launcher.keeper.kernel.launch import KernelLaunch, working_directory
 from holdfast_launcher.keeper.ports import KernelStartFailed
 from holdfast_protocol.errors import InvalidState
 
@@ -254,3 +257,47 @@ def test_working_directory(tmp_path: Path):
     assert working_directory("/elsewhere/on/another/machine.ipynb", env) == str(home)
     assert working_directory("nb", env | {"KERNEL_WORKING_DIR": str(work)}) == str(work)
     assert working_directory(None, {"HOME": "/nowhere"}) == "/"
+
+
+async def test_a_full_disk_fails_a_restart_and_leaves_no_kernel_behind(
+    bench, running_host, monkeypatch
+):
+    bench.fake_spec()
+    running = await running_host(bench, spec="fake")
+    host, recorder = running.host, running.recorder
+    pids = []
+
+    def full(self, launched, connection_file):
+        pids.append(launched.process.pid)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KernelLaunch, "_write_record", full)
+        with pytest.raises(KernelStartFailed, match="No space left"):
+            await host.restart()
+    assert host.info().execution_state == "dead"
+    assert "No space left" in host.info().reason
+    assert [kind[2] for kind in recorder.kinds() if kind[0] == "ended"] == ["restarting", "dead"]
+    assert not psutil.pid_exists(pids[0])
+    await host.restart()  # the disk has room again
+    assert host.info().execution_state == "idle"
+
+
+async def test_no_room_for_sockets_fails_a_restart_and_leaves_no_kernel_behind(
+    bench, running_host, monkeypatch
+):
+    bench.fake_spec()
+    running = await running_host(bench, spec="fake")
+    host = running.host
+
+    def none_left(self, session_id):
+        raise zmq.ZMQError(errno.EMFILE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Incarnation, "open_session", none_left)
+        with pytest.raises(KernelStartFailed, match="Too many open files"):
+            await host.restart()
+    assert host.info().execution_state == "dead"
+    assert host.info().pid is None
+    await host.restart()
+    assert host.info().execution_state == "idle"

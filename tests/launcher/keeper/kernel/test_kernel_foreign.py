@@ -209,6 +209,27 @@ async def test_a_provisioner_plug_in_starts_the_kernel(fake, plug_in, monkeypatc
     ]
 
 
+class BrokenProvisioner(LocalProvisioner):
+    """A plug-in that fails whenever a kernel ends."""
+
+    async def shutdown_requested(self, restart=False):
+        raise RuntimeError("the scheduler is away")
+
+    async def cleanup(self, restart=False):
+        raise RuntimeError("the scheduler is away")
+
+
+async def test_a_plug_in_that_raises_does_not_keep_a_kernel_from_ending(fake, plug_in):
+    running = await fake(spec=plug_in(BrokenProvisioner))
+    pid = running.host.info().pid
+    await running.host.restart()
+    assert not psutil.pid_exists(pid)
+    assert running.host.info().execution_state == "idle"
+    await running.host.shutdown(now=False)
+    kinds = [said[0] for said in running.recorder.kinds()]
+    assert kinds == ["ready", "ended", "ready", "ended"]
+
+
 async def test_a_kernel_elsewhere_in_the_clear_is_refused(bench, recorder, plug_in):
     bench.fake_spec(**plug_in(RemoteProvisioner))
     host = bench.host(recorder, spec="fake", transport="tcp")
