@@ -215,6 +215,27 @@ def test_a_replaced_client_and_an_older_attempt_are_gone() -> None:
         client.send(b"x")
 
 
+@pytest.mark.parametrize("seq", [0, 1, 9])
+def test_a_new_client_cannot_claim_a_place_that_the_session_never_had(seq: int) -> None:
+    """Below what is acknowledged it would miss entries unseen, above what is there as well."""
+    log, client, keeper = pair()
+    connected(log, client, keeper)
+    for text in (b"one", b"two", b"three"):
+        log.append(text)
+    while (frame := keeper.next_frame()) is not None:
+        client.receive(frame)
+    client.consumed(2)
+    ack = client.take_ack()
+    assert ack is not None
+    keeper.receive(ack)
+    log.index.trim()
+    refused = keeper.attach(Resume(b"d" * 16, 1, EPOCH, seq))
+    assert isinstance(refused, Refused)
+    assert refused.close_code is CloseCode.POSITION
+    assert keeper.client_id == b"c" * 16, "the session is still its client's"
+    assert isinstance(keeper.attach(Resume(b"d" * 16, 1, EPOCH, 2)), Attached)
+
+
 def test_another_epoch_fails_what_was_not_acknowledged_and_replays_its_own_log() -> None:
     log, client, keeper = pair()
     connected(log, client, keeper)

@@ -206,16 +206,15 @@ class SessionStream:
             return _refuse(ByeReason.GONE, CloseCode.BAD_FRAME, text)
         if resume.client_id in self._replaced:
             return _refuse(ByeReason.SUPERSEDED, CloseCode.GONE, "another client has the session")
-        if resume.client_id != self.client_id:
-            return None
-        if resume.attempt <= self.attempt:
+        same_client = resume.client_id == self.client_id
+        if same_client and resume.attempt <= self.attempt:
             return _refuse(ByeReason.SUPERSEDED, CloseCode.GONE, "a newer connection is there")
         if resume.epoch != self._epoch:
             return None
         if not self.acknowledged <= resume.seq <= self._furthest:
             text = f"position {resume.seq} is not between {self.acknowledged} and {self._furthest}"
             return _refuse(ByeReason.GONE, CloseCode.POSITION, text)
-        if resume.first_unacked > self.accepted + 1:
+        if same_client and resume.first_unacked > self.accepted + 1:
             text = f"first unacknowledged {resume.first_unacked}, but accepted is {self.accepted}"
             return _refuse(ByeReason.GONE, CloseCode.SEQ_SKIPPED, text)
         return None
