@@ -28,6 +28,10 @@ LONGEST_RETRY_AFTER: Final = 10.0
 #: So many times in a row must a gateway of another make say 404 before the kernel counts as gone.
 PLAIN_404S: Final = 5
 _GOING_AWAY: Final = 1001
+#: So many connections in a row may a gateway close with a reason of its own within
+#: ``SOON`` seconds of their start before the next dials have to wait.
+FREE_CLOSES: Final = 3
+SOON: Final = 5.0
 
 
 class Verdict(Enum):
@@ -86,6 +90,7 @@ class Lifeline:
         self._gone: asyncio.Future[Loss] | None = None
         self._useful = False
         self._not_found = 0
+        self._closes = 0
         self._outage: float | None = None
 
     def __repr__(self) -> str:
@@ -152,6 +157,7 @@ class Lifeline:
             raise
         self._not_found = 0
         self._useful = False
+        begun = self._now()
         loss = await self._hold(upstream)
         # 1012 before anything came only says "dial again": a kernel that was starting is ready.
         leaving = loss.code in (CloseCode.COME_BACK, _GOING_AWAY) and self._useful
@@ -163,7 +169,9 @@ class Lifeline:
         )  # fmt: skip
         if self._owner.closed(upstream, loss) is Verdict.OVER:
             raise _Over
-        if not self._useful:
+        refused = loss.code is not None and not leaving and self._now() - begun < SOON
+        self._closes = self._closes + 1 if refused else 0
+        if not self._useful or self._closes > FREE_CLOSES:
             raise DialFailed(f"{endpoint.url} closed: {loss.code or ''} {loss.reason}")
 
     async def _hold(self, upstream: Upstream) -> Loss:

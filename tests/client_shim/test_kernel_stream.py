@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 
 from holdfast_client_shim import kernel_stream, upstream
 from holdfast_client_shim.dialer import Dialer
@@ -480,3 +481,23 @@ def test_silence(
     now: float, last_byte: float, pinged: float, expected: tuple[bool, bool, float]
 ) -> None:
     assert upstream.silence(now=now, last_byte=last_byte, pinged=pinged) == expected
+
+
+async def test_a_gateway_that_takes_and_closes_is_not_stormed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(self: object, kernel: object, session: str, ws: web.WebSocketResponse) -> None:
+        await ws.close(code=1011, message=b"not today")
+
+    monkeypatch.setattr(FakeGateway, "_plain", refuse)
+    async with scene(1, subprotocol=V1_SUBPROTOCOL) as it:
+        it.attach()
+        with pytest.raises(TimeoutError):
+            await eventually_dialled(it.gateways[0], 40)
+        assert it.gateways[0].upgrades > 3, "it goes on all the same"
+
+
+async def eventually_dialled(gateway: FakeGateway, count: int) -> None:
+    async with asyncio.timeout(1):
+        while gateway.upgrades < count:  # noqa: ASYNC110 - the gateway has no event for it
+            await asyncio.sleep(0.01)
