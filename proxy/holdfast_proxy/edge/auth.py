@@ -119,11 +119,18 @@ def check_origin(
         return None
     if "*" in allowed or origin in allowed:
         return origin
-    if origin != "null" and urlsplit(origin).netloc.lower() == host.lower():
+    if origin != "null" and _authority(origin) == host.lower():
         return None
     raise Forbidden(
         "this origin may not ask; add it to allow_origin if it should", reason="foreign_origin"
     )
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as "http://["
+        return None
 
 
 def _hostname(host: str) -> str:

@@ -104,7 +104,7 @@ def _raise_as_answered(answer: Answer) -> None:
             raise BadRequest(message)
         case 403:
             raise Forbidden(message)
-        case 500:
+        case 500 if answer.reason == "start_failed":  # others are not a proxy's: no kernel ended
             raise StartFailed(message)
         case _:
             # 401 too: proxies whose cluster keys differ are an operator's fault, not the user's.

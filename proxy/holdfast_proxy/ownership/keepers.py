@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
+from holdfast_protocol.record_codec import Fields
 from holdfast_proxy.cluster import KeeperEndpoint, LifecycleCall
 from holdfast_proxy.config import is_loopback
 from holdfast_proxy.errors import StaleToken
@@ -69,18 +71,19 @@ class KeeperState:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> KeeperState:
         """Raises KeeperError for what is not a keeper's state."""
+        source = Fields(document, "state")
         try:
             return cls(
-                nonce=str(document["nonce"]),
-                epoch=str(document["epoch"]),
-                incarnation=int(document["incarnation"]),
-                execution_state=str(document["execution_state"]),
-                reason=document.get("reason"),
-                last_activity=document.get("last_activity"),
-                connections=int(document.get("connections") or 0),
-                kernel_session=document.get("kernel_session"),
+                nonce=source.text("nonce"),
+                epoch=source.text("epoch"),
+                incarnation=source.integer("incarnation"),
+                execution_state=source.text("execution_state"),
+                reason=source.text_or_none("reason"),
+                last_activity=source.text_or_none("last_activity"),
+                connections=source.integer("connections", default=0),
+                kernel_session=source.text_or_none("kernel_session"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except RecordError as error:
             raise KeeperError(f"not a keeper's state: {error}") from error
 
 

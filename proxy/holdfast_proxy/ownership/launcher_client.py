@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
+from holdfast_protocol.record_codec import Fields
 from holdfast_proxy.errors import StaleToken
 from holdfast_proxy.ownership.calling import Answer, Caller, NoReply, NotSent, Target
 from holdfast_proxy.ownership.clock import Clock
@@ -65,21 +67,24 @@ class Handle:
     def read(cls, document: Mapping[str, Any]) -> Handle:
         """Raises LauncherError for what is not a handle."""
         try:
-            endpoint = document.get("endpoint") or {}
+            # What is let in here ends in a record, and a record with a field of a wrong type is
+            # one that no proxy can read any more.
+            source = Fields(document, "handle")
+            endpoint = source.inner("endpoint") or Fields({}, "handle, field 'endpoint'")
             handle = cls(
-                alive=bool(document.get("alive", True)),
-                reason=document.get("reason"),
-                nonce=document.get("nonce"),
-                spec=document.get("spec"),
-                user=document.get("user"),
-                host=endpoint.get("host"),
-                port=int(endpoint.get("port") or 0),
-                fingerprint=document.get("fingerprint"),
-                credential=document.get("credential"),
-                epoch=document.get("epoch"),
-                engine_handle=document.get("engine_handle") or {},
+                alive=source.boolean("alive", default=True),
+                reason=source.text_or_none("reason"),
+                nonce=source.text_or_none("nonce"),
+                spec=source.text_or_none("spec"),
+                user=source.text_or_none("user"),
+                host=endpoint.text_or_none("host"),
+                port=endpoint.integer("port", default=0),
+                fingerprint=source.text_or_none("fingerprint"),
+                credential=source.text_or_none("credential"),
+                epoch=source.text_or_none("epoch"),
+                engine_handle=source.mapping("engine_handle"),
             )
-        except (AttributeError, TypeError, ValueError) as error:
+        except RecordError as error:
             raise LauncherError(f"not a kernel's handle: {error}") from error
         complete = handle.host and 0 < handle.port < 65536 and handle.credential and handle.epoch
         if handle.alive and not complete:

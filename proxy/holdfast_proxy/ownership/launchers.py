@@ -12,9 +12,11 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -29,6 +31,7 @@ from holdfast_protocol.records import (
     LauncherRecord,
     read_reports,
 )
+from holdfast_proxy.config import is_loopback
 from holdfast_proxy.errors import BadRequest, Unauthorized, Unavailable
 from holdfast_proxy.ownership.cache import ClusterView, Entry
 from holdfast_proxy.ownership.calling import Target
@@ -45,6 +48,7 @@ LAUNCHER_TTL = 10.0
 #: Seconds between two writes of one launcher's activity.
 _ACTIVITY_EVERY = 2.0
 _TIMEOUT = 2.0
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 class Launchers:
@@ -112,8 +116,9 @@ class Launchers:
         checked, while etcd is away).
         """
         self._check_name(launcher_id)
+        # Before the lock: who is not a launcher makes none, and makes none wait.
+        joined = await self._authenticate(launcher_id, credential)
         async with self._locks.setdefault(launcher_id, asyncio.Lock()):
-            joined = await self._authenticate(launcher_id, credential)
             record, reports = self._read(launcher_id, body)
             self._local[launcher_id] = record
             own = {
@@ -152,7 +157,7 @@ class Launchers:
         if known is not None and _matches(known.record, credential):
             return None
         if self._join_token is not None and hmac.compare_digest(
-            credential.encode(), self._join_token.encode()
+            _bytes(credential), self._join_token.encode()
         ):
             return await self._join(launcher_id)
         try:
@@ -195,9 +200,10 @@ class Launchers:
     ) -> tuple[LauncherRecord, dict[str, KernelReport]]:
         source = Fields(body, "heartbeat")
         try:
+            fingerprint = source.text_or_none("fingerprint")
             record = LauncherRecord(
-                url=source.text("url").rstrip("/"),
-                fingerprint=source.text_or_none("fingerprint"),
+                url=_checked_url(source.text("url"), fingerprint),
+                fingerprint=fingerprint,
                 sealed_access_token=self._sealed(launcher_id, source.text("access_token")),
                 boot_id=source.text("boot_id"),
                 engine=source.text("engine"),
@@ -275,8 +281,30 @@ class Launchers:
 
 
 def _matches(record: CredentialRecord, credential: str) -> bool:
-    digest = hashlib.sha256(credential.encode()).hexdigest()
+    digest = hashlib.sha256(_bytes(credential)).hexdigest()
     return hmac.compare_digest(digest, record.sha256)
+
+
+def _bytes(credential: str) -> bytes:
+    """Of a header that anybody may have sent: what was no UTF-8 is surrogates in it."""
+    return credential.encode("utf-8", "surrogateescape")
+
+
+def _checked_url(url: str, fingerprint: str | None) -> str:
+    """A launcher's address as proxies may call it: our calls carry its access token and users'
+    variables. Raises RecordError."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise RecordError(f"heartbeat: field 'url' is no address: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise RecordError("heartbeat: field 'url' must be http://host:port or https://host:port")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise RecordError("heartbeat: field 'url' is plain HTTP, which is for loopback only")
+    if fingerprint is not None and _FINGERPRINT.fullmatch(fingerprint) is None:
+        raise RecordError("heartbeat: field 'fingerprint' is no SHA-256 in hexadecimal")
+    return url.rstrip("/")
 
 
 def body_digest(document: Mapping[str, Any]) -> str:

@@ -16,7 +16,13 @@ import structlog
 
 from holdfast_protocol.errors import InvalidState
 from holdfast_protocol.fencing import Token
-from holdfast_protocol.kernel_records import KernelEvent, KernelRecord, KernelState, advance
+from holdfast_protocol.kernel_records import (
+    KernelEvent,
+    KernelRecord,
+    KernelState,
+    Tombstone,
+    advance,
+)
 from holdfast_proxy.cluster import KeeperEndpoint, KernelModel, LifecycleCall
 from holdfast_proxy.errors import (
     Conflict,
@@ -41,10 +47,13 @@ from holdfast_proxy.ownership.member import Standing
 from holdfast_proxy.ownership.models import live_model
 from holdfast_proxy.ownership.owner import Elsewhere
 from holdfast_proxy.ownership.parts import Parts
-from holdfast_proxy.ownership.writes import WriteLost
+from holdfast_proxy.ownership.writes import WriteLost, read_kernel
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+
+#: Seconds that an owner's answer may come after its deletion has taken the owner key away.
+_LAST_WORDS = 2.0
 
 
 class Lifecycle:
@@ -159,6 +168,7 @@ class Lifecycle:
         give_up = parts.clock.now() + parts.takeover_wait
         why = "its owner cannot be reached"
         while True:
+            await parts.known(kernel_id, None)  # what was deleted meanwhile is claimed by nobody
             owner = await self._owner(kernel_id, call, fenced=fenced)
             if isinstance(owner, Token):
                 return await act(owner)
@@ -169,11 +179,15 @@ class Lifecycle:
                 target = Target(url=peer.record.url, fingerprint=peer.record.fingerprint)
                 try:
                     return await self._passed_on(kernel_id, owner.owner, forward(target))
+                except NotFound:
+                    await self._prove_gone(kernel_id)
+                    raise
                 except Misdirected as error:
                     why = f"its owner is changing: {error.message}"
                 except OwnerUnreachable as error:
                     why = f"its owner cannot be reached: {error}"
                     if error.sent and call.request_id is None:
+                        await parts.known(kernel_id, None)
                         raise Unavailable(f"the request may have acted, or not: {why}") from error
             if parts.clock.now() > give_up:
                 raise Unavailable(f"the kernel is being taken over: {why}", retry_after=1.0)
@@ -182,17 +196,32 @@ class Lifecycle:
     async def _passed_on(self, kernel_id: str, owner: str, answer: Awaitable[_T]) -> _T:
         """The owner's answer, for as long as it is the owner: a stopped process takes requests
         into its socket and never answers. Raises OwnerUnreachable when it lost the kernel."""
+        clock, ownership = self._parts.clock, self._parts.ownership
         task = asyncio.ensure_future(answer)
+        lost_at: float | None = None
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=0.25)
+                if task.done() or not ownership.lost_by(kernel_id, owner):
+                    lost_at = None
+                    continue
+                lost_at = clock.now() if lost_at is None else lost_at
                 entry = self._parts.cached(kernel_id)
                 leaving = entry is None or entry.record.state is KernelState.DELETING
-                if not (task.done() or leaving) and self._parts.ownership.lost_by(kernel_id, owner):
+                if not leaving or clock.now() - lost_at > _LAST_WORDS:
                     raise OwnerUnreachable("it has lost its lease meanwhile", sent=True)
             return task.result()
         finally:
             task.cancel()
+
+    async def _prove_gone(self, kernel_id: str) -> None:
+        """Raises Unavailable unless the record bears out another proxy's 404, which may have
+        come from something in front of it (promise 6)."""
+        entry = await read_kernel(self._parts.view, kernel_id)
+        if entry is None or isinstance(entry.record, Tombstone):
+            return
+        if entry.record.state not in (KernelState.DEAD, KernelState.DELETING):
+            raise Unavailable("what answers for the kernel's owner does not know the kernel")
 
     async def _owner(
         self, kernel_id: str, call: LifecycleCall, *, fenced: bool

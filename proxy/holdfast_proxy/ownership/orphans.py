@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from uuid import UUID
 
 import structlog
 
@@ -48,6 +49,8 @@ class Orphans:
     def _met(self, launcher_id: str, kernel_id: str, report: KernelReport) -> None:
         now = self._parts.clock.now()
         self._looked = {name: at for name, at in self._looked.items() if now - at < _AGAIN}
+        if not _is_kernel_id(kernel_id):
+            return  # no client could ever name it
         if kernel_id not in self._looked and self._parts.member.holds:
             self._looked[kernel_id] = now
             self._flights.begin(kernel_id, lambda: self.look(launcher_id, kernel_id, report.nonce))
@@ -112,3 +115,10 @@ class Orphans:
             parts.timeline.note("deleted kernel ended", kernel_id, f"found on {launcher_id}")
         finally:
             await parts.ownership.release(kernel_id, token)
+
+
+def _is_kernel_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False

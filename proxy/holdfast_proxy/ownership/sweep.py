@@ -97,12 +97,19 @@ class Sweep:
             if token is None:
                 return
             try:
+                known = self._parts.view.kernel(kernel_id)
+                if known is not None and isinstance(known.record, Tombstone):
+                    await self._parts.ownership.release(kernel_id, token)
+                    return
                 if not self._parts.ownership.effective(kernel_id):
                     await self.acknowledge(kernel_id, token)
                 self.step(kernel_id, token)
                 await self._tend(kernel_id, token, passed)
             except (ProxyError, WriteLost) as error:
                 _log.info("to be looked at again", kernel=kernel_id, error=str(error))
+            except Exception:
+                # One kernel's trouble must not end the rounds for all others.
+                _log.exception("a kernel could not be looked after", kernel=kernel_id)
 
     def step(self, kernel_id: str, token: Token) -> None:
         """Begin what the record says is half done."""

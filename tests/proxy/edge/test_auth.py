@@ -113,6 +113,7 @@ def test_origins_that_pass(
         (HERE, "https://lab.example", (), False),  # another port is another origin
         (HERE, "null", (), False),
         (HERE, "garbage", (), False),
+        (HERE, "http://[", (), False),
         (HERE, "https://hub.example.evil", ("https://hub.example",), False),
         ("evil.example:1", None, (), True),  # DNS rebinding
         ("evil.example:1", "http://evil.example:1", (), True),
