@@ -36,6 +36,9 @@ _log = structlog.get_logger(__name__)
 _STATUS = b'"status"'
 _EXECUTE_INPUT = b'"execute_input"'
 
+#: Sessions without a connection that may hold sockets to the kernel.
+MAX_ABSENT_OPEN = 32
+
 
 class Hub(KernelListener):
     """One kernel's log and sessions. ``epoch``: 16 random bytes, new with every log."""
@@ -264,10 +267,8 @@ class Hub(KernelListener):
     def release_idle_sockets(self, age: float) -> None:
         """Close the kernel sockets of sessions absent for ``age`` with nothing open."""
         for session in self.sessions:
-            quiet = self.sessions.absent_for(session) > age
-            if quiet and session.open and not self.requests.has_open(session.session_id):
-                self.host.close_session(session.session_id)
-                session.open = False
+            if session.open and self.sessions.absent_for(session) > age:
+                self._release(session)
 
     # --- inside ---
 
@@ -291,8 +292,24 @@ class Hub(KernelListener):
 
     def _open(self, session: Session) -> None:
         if not session.open:
+            self._make_room()
             self.host.open_session(session.session_id)
             session.open = True
+
+    def _make_room(self) -> None:
+        """Each page load is a session, and each holds six descriptors here: the longest absent
+        ones give theirs up, and get new ones if they come back."""
+        absent = [s for s in self.sessions if s.open and s.absent_since is not None]
+        if len(absent) < MAX_ABSENT_OPEN:
+            return
+        absent.sort(key=self.sessions.absent_for, reverse=True)
+        for session in absent[: len(absent) - MAX_ABSENT_OPEN // 2]:
+            self._release(session)
+
+    def _release(self, session: Session) -> None:
+        if not self.requests.awaited(session.session_id):
+            self.host.close_session(session.session_id)
+            session.open = False
 
     def _give(self, session_id: str, message: Message) -> None:
         """Never raises: what the kernel side cannot take is this request's misfortune, not that

@@ -175,8 +175,9 @@ class RequestBook:
         for msg_id in closed:
             del self._open[msg_id]
 
-    def has_open(self, session_id: str) -> bool:
-        return session_id in self._inputs or any(True for _ in self._of(session_id))
+    def awaited(self, session_id: str) -> bool:
+        """Whether the kernel still has something to say to ``session_id``, or to hear from it."""
+        return session_id in self._inputs or any(not r.done_seq for r in self._of(session_id))
 
     def forget_session(self, session_id: str) -> None:
         for msg_id in [request.msg_id for request in self._of(session_id)]:

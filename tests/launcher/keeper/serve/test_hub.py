@@ -204,3 +204,23 @@ def test_the_log_says_what_went_while_it_was_read(bench: Bench) -> None:
     rest = [json.loads(line) for line in lines]
     assert rest[0] == {"gap": {"first": 2, "last": 4}}
     assert [line["seq"] for line in rest[1:]] == [5, 6]
+
+
+def test_absent_sessions_do_not_pile_up_sockets(bench: Bench) -> None:
+    bench.hub.incarnation_ready(1)
+    bench.resume()
+    asking = bench.hub.session("asking", durable=True)
+    bench.hub.accept(asking, execute("long"), 10)
+    for number in range(200):
+        bench.now += 1.0
+        page = bench.hub.session(f"page {number}", durable=True)
+        asked = execute("quick")
+        bench.hub.accept(page, asked, 10)
+        request = bench.hub.requests.find(asked.msg_id)
+        assert request is not None
+        # said by the kernel; that it arrived was never acknowledged
+        request.reply_seq = request.idle_seq = 1
+    assert {"s", "asking", "page 199"} <= bench.host.sessions, "attached, waited for, or new"
+    assert len(bench.host.sessions) < 50
+    bench.hub.attached(bench.hub.session("page 0", durable=True), Wire(), new=True)
+    assert "page 0" in bench.host.sessions

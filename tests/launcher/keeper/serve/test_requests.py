@@ -27,12 +27,13 @@ def test_a_request_is_open_until_its_session_has_reply_and_idle() -> None:
     given(book, "a")
     book.replied("a", 5)
     book.acknowledged("s", 5)
-    assert book.has_open("s"), "idle is still to come"
+    assert book.awaited("s"), "idle is still to come"
     book.idled("a", 6)
     book.acknowledged("s", 5)
-    assert book.has_open("s"), "idle has not arrived"
+    assert not book.awaited("s"), "the kernel has said all"
+    assert book.find("a") is not None, "idle has not arrived"
     book.acknowledged("s", 6)
-    assert not book.has_open("s")
+    assert book.find("a") is None
 
 
 def test_an_acknowledgement_of_another_session_closes_nothing() -> None:
@@ -41,7 +42,7 @@ def test_an_acknowledgement_of_another_session_closes_nothing() -> None:
     book.replied("a", 1)
     book.idled("a", 2)
     book.acknowledged("t", 2)
-    assert book.has_open("s")
+    assert book.find("a") is not None
 
 
 def test_what_an_incarnation_left_is_what_was_given_and_not_ended() -> None:
@@ -116,5 +117,5 @@ def test_a_forgotten_session_leaves_nothing() -> None:
     given(book, "a")
     book.input_requested("s", "a", 1)
     book.forget_session("s")
-    assert not book.has_open("s")
+    assert not book.awaited("s")
     assert len(book) == 0
