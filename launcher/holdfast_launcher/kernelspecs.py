@@ -140,7 +140,11 @@ def _model(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """One spec as jupyter_server's REST API shows it (kernelspecs handler)."""
     resources = {}
     directory = Path(entry["resource_dir"])
-    for path in sorted(directory.iterdir()):
+    try:
+        files = sorted(directory.iterdir())
+    except OSError:  # uninstalled at this moment, or not for us to list: it has no logo then
+        files = []
+    for path in files:
         key = path.stem if path.name.startswith("logo-") else path.name
         if path.name.startswith("logo-") or path.name in ("kernel.js", "kernel.css"):
             resources[key] = f"/kernelspecs/{name}/{path.name}"

@@ -341,13 +341,15 @@ class Agent:
         known = frozenset(self._kernels)
         result = await scan(self._config.kernels, self._engine, known=known)
         for kernel in result.found:
-            self._kernels[kernel.kernel_id] = kernel
-            if kernel.keeper is None:
+            if self._kernels.setdefault(kernel.kernel_id, kernel) is not kernel:
+                if kernel.keeper is not None:  # a start came while the disk was read
+                    kernel.keeper.release()
+            elif kernel.keeper is None:
                 self._spawn(self._bury_kernel(kernel))
-                continue
-            kernel.keeper.on_gone(lambda kernel=kernel: self._keeper_gone(kernel))  # type: ignore[misc]  # the default binds the loop's value
-            timeout = self._config.keeper_start_timeout
-            self._spawn(recognise(kernel, self._client, start_timeout=timeout))
+            else:
+                kernel.keeper.on_gone(lambda kernel=kernel: self._keeper_gone(kernel))  # type: ignore[misc]  # the default binds the loop's value
+                timeout = self._config.keeper_start_timeout
+                self._spawn(recognise(kernel, self._client, start_timeout=timeout))
         return result.empty
 
     async def _present(self, kernel_id: str) -> Incarnation | None:

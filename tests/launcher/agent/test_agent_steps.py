@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from holdfast_launcher.agent.agent import Agent
+from holdfast_launcher.agent.incarnation import Incarnation
 from holdfast_launcher.agent.launching import StartOrder
 from holdfast_launcher.config import LauncherConfig, parse_config
 from holdfast_launcher.engines.contract import Engine, Keeper, LaunchFailed
@@ -287,6 +288,33 @@ async def test_another_nonce_only_after_the_end(bench: Bench) -> None:
         await bench.put("one")
     assert caught.value.reason == "deleted"
     assert (await bench.put("two"))["alive"] is True
+
+
+async def test_a_start_that_comes_while_the_disk_is_read_is_not_found_twice(bench: Bench) -> None:
+    """A look at the disk sees the new keeper's directory; the start's own word counts."""
+    found, go = MemoryKeeper(99), asyncio.Event()
+    looked = asyncio.Event()
+
+    async def find(directory: Path) -> Keeper | None:
+        looked.set()
+        await go.wait()
+        return found
+
+    bench.engine.find = find  # type: ignore[method-assign]
+    released: list[int] = []
+    found.release = lambda: released.append(found.number)  # type: ignore[method-assign]
+    directory = bench.config.kernels / K
+    directory.mkdir(mode=0o700)
+    launch = {"kernel_id": K, "nonce": "one", "pid": 1, "start_time": 0, "machine_boot_id": "b"}
+    (directory / "launch.json").write_text(json.dumps(launch))
+    looking = asyncio.create_task(bench.agent._take_in())
+    await asyncio.wait_for(looked.wait(), 5)
+    kernel = Incarnation(kernel_id=K, nonce="one", directory=directory)
+    bench.agent._kernels[K] = kernel  # what a start does before it launches
+    go.set()
+    await looking
+    assert bench.agent._kernels[K] is kernel
+    assert released == [99]
 
 
 async def test_a_directory_that_nobody_answers_for_is_removed_by_a_start(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ async def test_scanned_again_only_after_a_change(tmp_path: Path) -> None:
     assert second.digest != first.digest
     (directory / "kernel.json").unlink()
     assert set((await catalog.read()).directories) == {"new", "python3"}
+
+
+async def test_a_spec_that_vanishes_while_it_is_read_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heartbeats ask for the catalog: its failure would end the launcher."""
+    directory = add_spec(tmp_path, "odd")
+    found = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == directory:
+            raise FileNotFoundError(path)
+        return found(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    read = await KernelspecCatalog((str(tmp_path),)).read()
+    assert read.model["kernelspecs"]["odd"]["resources"] == {}
 
 
 async def test_one_damaged_spec_hides_no_other(tmp_path: Path) -> None:
