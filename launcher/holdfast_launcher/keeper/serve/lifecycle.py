@@ -108,7 +108,13 @@ class Lifecycle:
         await asyncio.shield(self._starting)
 
     async def interrupt(self, after: list[After]) -> None:
-        """Interrupt what runs, after what the client sent before it. Raises InvalidState."""
+        """Interrupt what runs, after what the client sent before it. Raises InvalidState.
+
+        Safety rule: an interrupt that found one incarnation running never stops the next one's
+        work, whatever it waited for. When its incarnation ended meanwhile, so did what it was
+        meant for; it is then done, because a caller who is told to ask again would ask too late.
+        """
+        meant = self._running_incarnation()
         await self._accepted(after)
         requests = self._hub.requests
         await self._wait_until(
@@ -117,6 +123,9 @@ class Lifecycle:
         settle = BEGIN_SETTLE - self._hub.since_begun()
         if settle > 0:
             await asyncio.sleep(settle)
+        if meant is not None and meant != self._running_incarnation():
+            _log.info("lifecycle.interrupt_outlived", incarnation=meant)
+            return
         running = requests.running()
         await self._host.interrupt()
         for request in running:
@@ -153,6 +162,10 @@ class Lifecycle:
         self._ending = True
         # Not behind _one_at_a_time: a restart that hangs must not keep a kernel from ending.
         await self._host.shutdown(now=now)
+
+    def _running_incarnation(self) -> int | None:
+        info = self._host.info()
+        return info.incarnation if info.execution_state in ("idle", "busy") else None
 
     def _refuse_when_ending(self) -> None:
         if self._ending:
