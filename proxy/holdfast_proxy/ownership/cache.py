@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -28,7 +28,7 @@ from holdfast_protocol.records import (
     ProxyRecord,
 )
 from holdfast_proxy.store.contract import Get, KeyValue, ModEquals, Store
-from holdfast_proxy.store.errors import Compacted, NoAnswer, StoreError
+from holdfast_proxy.store.errors import Compacted, HistoryReplaced, NoAnswer, StoreError
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -77,7 +77,7 @@ class ClusterView:
         self._deleted: dict[tuple[Kind, str], int] = {}
         self._listeners: list[Listener] = []
         self._revision = 0
-        self._connected = False
+        self._replaced = False
         self._synced = asyncio.Event()
         self._moved = asyncio.Condition()
         self._changed: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
@@ -248,6 +248,13 @@ class ClusterView:
                 await self._follow()
             except NoAnswer as error:
                 _log.debug("the cluster cannot be listed", error=str(error))
+            except HistoryReplaced as error:
+                self._replaced = True
+                _log.error(
+                    "etcd was restored from a backup or began anew: kernels refuse this cluster's "
+                    "tokens until its era is raised",
+                    error=str(error),
+                )
             except Compacted:
                 _log.info("history was compacted; listing again")
             except StoreError as error:
@@ -256,6 +263,8 @@ class ClusterView:
 
     async def _list(self) -> None:
         snapshot = await self._store.range(self._keys.prefix, timeout=5.0)
+        if self._replaced:
+            self._begin_anew()
         present = {found.key for found in snapshot}
         for kind, entries in self._entries.items():
             for name in list(entries):
@@ -266,6 +275,15 @@ class ClusterView:
             self.apply(found)
         await self._reached(snapshot.revision)
         self._synced.set()
+
+    def _begin_anew(self) -> None:
+        """The store's revisions began again: what we had seen is older than whatever it says."""
+        self._replaced = False
+        self._revision = 0
+        self._deleted.clear()
+        for entries in self._entries.values():
+            for name, entry in entries.items():
+                entries[name] = replace(entry, revision=0)
 
     async def _follow(self) -> None:
         async with self._store.watch(self._keys.prefix, start_revision=self._revision + 1) as watch:
