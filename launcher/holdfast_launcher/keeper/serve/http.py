@@ -212,6 +212,7 @@ class KeeperApi:
             await connection.run(request)
         finally:
             self._parts.connections.discard(connection)
+            self._parts.hub.left(talk.session)
         return ws
 
     def _talk(self, protocol: str | None, session_id: str, *, may_execute: bool) -> Talk:

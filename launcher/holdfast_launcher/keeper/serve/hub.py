@@ -195,9 +195,15 @@ class Hub(KernelListener):
             session.stream.detach()
         if session.plain is not None:
             session.plain.detach()
-        if not session.durable:
-            self.forget(session)
+        self.left(session)
         self._on_change()
+
+    def left(self, session: Session) -> None:
+        """No connection of it is left, or came about at all: nobody can come back to it unless
+        its client named it. Idempotent."""
+        known = self.sessions.find(session.session_id) is session
+        if known and not session.durable and session.attachment is None:
+            self.forget(session)
 
     def forget(self, session: Session) -> None:
         self.sessions.remove(session)

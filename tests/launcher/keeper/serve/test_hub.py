@@ -224,3 +224,20 @@ def test_absent_sessions_do_not_pile_up_sockets(bench: Bench) -> None:
     assert len(bench.host.sessions) < 50
     bench.hub.attached(bench.hub.session("page 0", durable=True), Wire(), new=True)
     assert "page 0" in bench.host.sessions
+
+
+def test_a_websocket_that_never_came_about_leaves_no_session(bench: Bench) -> None:
+    nameless = bench.hub.session("random", durable=False)
+    named = bench.hub.session("page", durable=True)
+    bench.hub.left(nameless)
+    bench.hub.left(named)
+    assert bench.hub.sessions.find("random") is None
+    assert "random" not in bench.host.sessions
+    assert bench.hub.sessions.find("page") is named
+    live = bench.hub.session("live", durable=False)
+    wire = Wire()
+    bench.hub.plain_of(live).attach(b"n" * 8)
+    bench.hub.attached(live, wire, new=True)
+    bench.hub.detached(live, wire)
+    bench.hub.left(live)
+    assert bench.hub.sessions.find("live") is None
