@@ -9,11 +9,13 @@ from typing import Final
 
 from aiohttp import web
 
-from ..errors import BadRequest, Unauthorized
+from ..errors import BadRequest, Unauthorized, Unavailable
 from .auth import bearer
-from .context import EDGE, identity_of, json_object
+from .context import EDGE, arrival_of, identity_of, json_object
 
 _LAUNCHER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+#: A heartbeat that lay here longer than this many seconds is old news.
+HEARTBEAT_AGE_SECONDS: Final = 5.0
 _STARTED: Final = datetime.now(UTC)
 
 
@@ -69,5 +71,9 @@ async def heartbeat(request: web.Request) -> web.Response:
     if credential is None:
         raise Unauthorized("a launcher's heartbeat needs its credential", reason="unauthorized")
     body = await json_object(request)
-    answer = await request.app[EDGE].cluster.heartbeat(launcher_id, credential, body)
+    edge = request.app[EDGE]
+    if edge.clock.now() - arrival_of(request) > HEARTBEAT_AGE_SECONDS:
+        # Its launcher has told another proxy of newer things; these would overwrite them.
+        raise Unavailable("this proxy was frozen for a while; beat again", retry_after=0.0)
+    answer = await edge.cluster.heartbeat(launcher_id, credential, body)
     return web.json_response(answer)

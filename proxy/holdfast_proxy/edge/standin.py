@@ -219,8 +219,14 @@ class Standin:
                 entry.abort = request.transport.abort
             async with self._turn:
                 self._upstream = upstream
-                for message in self._held:
-                    await forward(message, keeper)
+                try:
+                    for message in self._held:
+                        await forward(message, keeper)
+                except ConnectionError:
+                    return await self._end(
+                        CloseCode.COME_BACK,
+                        "the kernel's keeper broke off: this may not have run, run it again",
+                    )
                 self._held.clear()
                 self._cells.clear()
             code = await forward_all(keeper, self._socket)

@@ -14,6 +14,7 @@ import pytest
 from holdfast_proxy.cluster import Readiness
 from holdfast_proxy.config import ConfigError, ProxyConfig, Secret
 from holdfast_proxy.edge.app import build_app
+from holdfast_proxy.edge.arrival import ArrivalClock, boottime
 from holdfast_proxy.errors import (
     Conflict,
     Misdirected,
@@ -287,6 +288,18 @@ async def test_health_needs_no_token(api: Api, state: Readiness, status: int, wo
     async with api.session.get(f"{root}/gw/holdfast/v1/whoami") as answer:
         body = await answer.json()
         assert (body["proxy_id"], body["boot_id"]) == ("p1", "boot-p1")
+
+
+async def test_a_heartbeat_that_lay_in_a_frozen_proxy_is_old_news(cluster: FakeCluster) -> None:
+    """It would put the launcher's former address over the one that it has now."""
+    offset = 0.0
+    clock = ArrivalClock(lambda: boottime() + offset)
+    async with serve_edge(cluster, clock=clock) as server, aiohttp.ClientSession() as session:
+        url, join = server.url + "holdfast/v1/launchers/l1", {"Authorization": "Bearer join"}
+        offset = 30.0
+        async with session.post(url, json={"counter": 1}, headers=join) as answer:
+            assert answer.status == 503
+        assert cluster.heartbeats == []
 
 
 async def test_endpoints_are_for_clients(api: Api) -> None:

@@ -329,6 +329,32 @@ async def test_a_relay_whose_keeper_breaks_off_makes_the_client_come_back(
         assert len(server.edge.tunnels) == 0
 
 
+async def test_cells_that_a_keeper_did_not_take_end_with_an_error(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection to the keeper breaks while it is given what was held."""
+
+    async def broken(message: object, to: object) -> bool:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(standin, "forward", broken)
+    cluster.add(KERNEL)
+    async with (
+        WebsocketKeeper() as keeper,
+        serve_edge(cluster) as server,
+        aiohttp.ClientSession() as session,
+        connect(session, server, None) as socket,
+    ):
+        client = Client(socket)
+        await client.send(request("execute_request", "m1"))
+        await client.receive()
+        await cluster.put(KERNEL, keeper.endpoint)
+        ended = [await client.receive() for _ in range(3)]
+        assert [message.msg_type for message in ended] == ["error", "execute_reply", "status"]
+        assert {message.parent_id for message in ended} == {"m1"}
+        assert await client.receive_close() == 1012
+
+
 @pytest.mark.parametrize("there", [True, False])
 async def test_after_a_freeze_the_client_must_prove_that_it_is_there(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, there: bool
