@@ -9,13 +9,20 @@ know what a message means.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import aiohttp
 from aiohttp import WSMsgType, web
 
 from ..cluster import KeeperEndpoint
-from .tunnel.dial import CONNECT_SECONDS, KeeperUnreachable, check_endpoint
+from .tunnel.dial import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    KeeperUnreachable,
+    check_endpoint,
+    tune,
+)
 
 ABNORMAL: Final = 1006
 COME_BACK: Final = 1012
@@ -53,21 +60,26 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
         )
         try:
-            self.socket = await self._session.ws_connect(
-                f"{scheme}://{host}:{endpoint.port}/v1/channels",
-                params=None if session_id is None else {"session_id": session_id},
-                headers={"Authorization": f"Bearer {endpoint.credential}", **headers},
-                protocols=() if subprotocol is None else (subprotocol,),
-                ssl=pin,
-                autoping=False,
-                max_msg_size=0,
-            )
+            async with asyncio.timeout(CONNECT_SECONDS + ANSWER_SECONDS):
+                self.socket = await self._session.ws_connect(
+                    f"{scheme}://{host}:{endpoint.port}/v1/channels",
+                    params=None if session_id is None else {"session_id": session_id},
+                    headers={"Authorization": f"Bearer {endpoint.credential}", **headers},
+                    protocols=() if subprotocol is None else (subprotocol,),
+                    ssl=pin,
+                    autoping=False,
+                    max_msg_size=0,
+                )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             await self.close()
             raise KeeperUnreachable(
                 f"cannot open a websocket to {endpoint.host}:{endpoint.port}: "
                 f"{type(error).__name__}"
             ) from error
+        except BaseException:  # cancelled: the client has left meanwhile
+            await self.close()
+            raise
+        tune(self.socket)
         return self.socket
 
     async def close(self) -> None:

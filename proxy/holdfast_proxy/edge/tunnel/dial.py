@@ -17,7 +17,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, Protocol, cast
 
 from ...cluster import KeeperEndpoint
 from ...config import is_loopback
@@ -35,6 +35,8 @@ ANSWER_SECONDS: Final = 5.0
 #: How long sent bytes may stay unacknowledged before the kernel gives a connection up. Above
 #: any pause of a slow but living reader that we want to sit out; both ends ping by themselves.
 _USER_TIMEOUT_MS: Final = 30_000
+#: After so long without a byte the kernel asks the peer's kernel, and as often again.
+_KEEPALIVE_SECONDS: Final = 10
 
 
 class DialError(Exception):
@@ -151,14 +153,23 @@ async def _answer(protocol: _UpgradeProtocol, timeout: float) -> KeeperAnswer:
     return answer
 
 
-def tune(transport: asyncio.Transport) -> None:
-    """No Nagle (it cost peers 44 ms a round trip), and a dead peer is noticed by the kernel."""
+class HasSocket(Protocol):
+    """A transport, or aiohttp's websocket over one."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+
+def tune(transport: HasSocket) -> None:
+    """No Nagle (it cost peers 44 ms a round trip), and a dead peer is noticed by the kernel, also
+    by a leg on which nothing is sent: by itself TCP would ask after two hours."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
 
 
 class _UpgradeProtocol(asyncio.Protocol):
