@@ -229,7 +229,7 @@ class HoldfastGatewayClient(GatewayClient):
         self.pool.is_holdfast = True
         new = self.pool.learn(source, urls, certificates_verified=bool(self.validate_cert))
         for endpoint in new:
-            self.log.info("holdfast: learned of the gateway %s", endpoint.url)
+            self.log.info("holdfast: learned of the gateway %s", endpoint.name)
 
 
 def _basic(arguments: dict[str, Any]) -> str:

@@ -31,9 +31,18 @@ class Endpoint:
         url = url.strip().rstrip("/")
         parts = urlsplit(url)
         if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"a gateway URL starts with http:// or https://, not {url!r}")
+            shown = _without_user(url)
+            raise ValueError(f"a gateway URL starts with http:// or https://, not {shown!r}")
         ws_url = (ws_url or "").strip().rstrip("/") or "ws" + url[4:]
         return cls(url, ws_url)
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The URL as it may be shown and logged: without a user and password."""
+        return _without_user(self.url)
 
     @property
     def host(self) -> str:
@@ -65,6 +74,12 @@ def may_learn(source: Endpoint, learned: Endpoint, *, certificates_verified: boo
     return source.loopback and learned.loopback and not source.secure
 
 
+def _without_user(url: str) -> str:
+    scheme, slashes, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 class EndpointPool:
     """Configured and learned endpoints, in the order in which they are to be tried."""
 
@@ -79,8 +94,8 @@ class EndpointPool:
         self.is_holdfast = False
 
     def __repr__(self) -> str:
-        down = ", ".join(endpoint.url for endpoint in self._down)
-        return f"<EndpointPool {[e.url for e in self.endpoints]} down: {down or 'none'}>"
+        down = ", ".join(endpoint.name for endpoint in self._down)
+        return f"<EndpointPool {[e.name for e in self.endpoints]} down: {down or 'none'}>"
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -52,7 +52,7 @@ def load(serverapp: ServerApp) -> None:
     ]
     client: object = serverapp.gateway_config
     if isinstance(client, HoldfastGatewayClient) and not foreign:
-        urls = ", ".join(endpoint.url for endpoint in client.pool.endpoints)
+        urls = ", ".join(endpoint.name for endpoint in client.pool.endpoints)
         serverapp.log.info("holdfast: active; notebooks resume through %s", urls)
         return
     if not isinstance(client, HoldfastGatewayClient):

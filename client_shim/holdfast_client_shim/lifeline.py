@@ -165,14 +165,14 @@ class Lifeline:
             self._gateway.endpoint_lost(endpoint)
         self._log.info(
             "holdfast: connection of kernel %s by %s ended: %s %s",
-            self._kernel_id, endpoint.url, loss.code or "", loss.reason,
+            self._kernel_id, endpoint.name, loss.code or "", loss.reason,
         )  # fmt: skip
         if self._owner.closed(upstream, loss) is Verdict.OVER:
             raise _Over
         refused = loss.code is not None and not leaving and self._now() - begun < SOON
         self._closes = self._closes + 1 if refused else 0
         if not self._useful or self._closes > FREE_CLOSES:
-            raise DialFailed(f"{endpoint.url} closed: {loss.code or ''} {loss.reason}")
+            raise DialFailed(f"{endpoint.name} closed: {loss.code or ''} {loss.reason}")
 
     async def _hold(self, upstream: Upstream) -> Loss:
         self._gone = asyncio.get_running_loop().create_future()

@@ -142,7 +142,7 @@ class RestCaller:
             outcome = await self._attempt(endpoint, call, identity, deadline)
             repeatable = call.method in _HARMLESS_TWICE or self._pool.is_holdfast
             if isinstance(outcome, NoAnswer):
-                errors.append(f"{endpoint.url}: {outcome.error}")
+                errors.append(f"{endpoint.name}: {outcome.error}")
                 if judge(outcome, told_to_retry=False, repeatable=repeatable) is Verdict.ANSWER:
                     raise _Unsafe(errors[-1])
                 self._lost(endpoint)
@@ -151,7 +151,7 @@ class RestCaller:
             verdict = judge(outcome.code, told_to_retry=asked is not None, repeatable=repeatable)
             if verdict is Verdict.ANSWER:
                 return outcome
-            errors.append(f"{endpoint.url}: HTTP {outcome.code}")
+            errors.append(f"{endpoint.name}: HTTP {outcome.code}")
             last, wait = outcome, min(asked or 0.0, LONGEST_WAIT if wait is None else wait)
         raise Unanswered("; ".join(errors), response=last, wait=wait)
 

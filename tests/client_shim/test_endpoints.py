@@ -68,3 +68,14 @@ def test_malformed_urls_are_refused(url: str) -> None:
 def test_websocket_url_follows_or_is_given() -> None:
     assert Endpoint.of("https://gate.example/base/").ws_url == "wss://gate.example/base"
     assert Endpoint.of("http://a", "ws://b/").ws_url == "ws://b"
+
+
+def test_a_password_in_a_url_is_never_shown() -> None:
+    endpoint = Endpoint.of("https://ada:hunter2@gate.example:8443/base/")
+    assert endpoint.name == "https://gate.example:8443/base"
+    pool = EndpointPool([endpoint])
+    pool.mark_down(endpoint, 0)
+    assert "hunter2" not in f"{endpoint} {endpoint!r} {pool!r}"
+    with pytest.raises(ValueError, match="starts with http") as refused:
+        Endpoint.of("ftp://ada:hunter2@gate.example")
+    assert "hunter2" not in str(refused.value)

@@ -135,3 +135,18 @@ async def test_more_calls_than_tornado_has_places(gateways: list[FakeGateway]) -
         answers = await asyncio.gather(*calls)
     assert {answer.code for answer in answers} == {200}
     gateways[0].thaw()
+
+
+async def test_an_error_does_not_tell_the_password_in_a_url(gateways: list[FakeGateway]) -> None:
+    for gateway in gateways:
+        await gateway.kill()
+    url = gateways[0].url.replace("http://", "http://ada:hunter2@")
+    rest = RestCaller(
+        EndpointPool([Endpoint.of(url)]),
+        arguments=lambda headers: {"headers": headers},
+        lost=lambda endpoint: None,
+    )
+    with pytest.raises(Unanswered) as failed:
+        await rest.call(Call("GET", "/api/kernels", 0.3))
+    assert "127.0.0.1" in str(failed.value)
+    assert "hunter2" not in str(failed.value)
