@@ -165,6 +165,9 @@ class KernelStream:
         machine = self._machine
         if not isinstance(machine, ClientStream) or not machine.numbered or not machine.last_seq:
             return None
+        if self._upstream is None and not machine.pending_bytes:
+            # All was accepted. Saying so would make a keeper that has taken over since wait.
+            return None
         if _UNFIT_FOR_A_HEADER.search(self.session_id):
             return None
         return f"{self.session_id}:{machine.last_seq}"

@@ -466,6 +466,18 @@ async def test_after_waits_for_the_first_contact() -> None:
         assert it.stream.after() == "s1:1"
 
 
+async def test_a_stream_that_rests_has_nothing_to_wait_for() -> None:
+    """Its keeper may have been replaced: the next one never hears of these numbers."""
+    async with scene(1) as it:
+        book = it.attach()
+        it.stream.from_notebook(execute("print 1"))
+        await book.wait_for(book.done())
+        it.stream.detach(book)
+        await eventually(lambda: it.stream.idle and not it.gateways[0].connections)
+        it.kernel.begin_epoch()
+        assert it.stream.after() is None
+
+
 @pytest.mark.parametrize(
     ("now", "last_byte", "pinged", "expected"),
     [
