@@ -55,7 +55,9 @@ def test_a_long_entry_is_read_in_pieces_from_disk(tmp_path: Path) -> None:
     data = bytes(range(256)) * 4096
     seq = journal.append(data)
     assert journal.memory_size == 0, "it is longer than memory may hold"
-    assert b"".join(journal.read_part(seq, at, 100_000) for at in range(0, len(data), 100_000)) == data
+    assert (
+        b"".join(journal.read_part(seq, at, 100_000) for at in range(0, len(data), 100_000)) == data
+    )
 
 
 def test_acknowledged_entries_leave_memory_and_disk(tmp_path: Path) -> None:
