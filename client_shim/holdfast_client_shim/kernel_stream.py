@@ -300,7 +300,7 @@ class KernelStream:
         """No keeper knows the requests of another epoch, so nobody else can close their cells."""
         self._outbox.new_epoch()
         for message in failed:
-            text = "not sent: what watches over the kernel was replaced meanwhile"
+            text = "what watches over the kernel was replaced; this may not have reached the kernel"
             self._say(self._requests.fail(message, text))
         text = "the answer is lost: what watches over the kernel was replaced; it may still run"
         self._say(self._requests.fail_all(text))

@@ -96,10 +96,16 @@ class OpenRequests:
             self._open.pop(decode_v1(message).parent_id, None)
 
     def fail(self, message: bytes, reason: str) -> list[bytes]:
-        """Answers for one message that was refused or lost. Malformed ones get none."""
+        """Answers for one message that was refused or lost.
+
+        Malformed ones get none, and neither does a request that has its reply: the reply may be
+        faster than the acknowledgement of the request.
+        """
         try:
             parsed = decode_v1(message)
-            self._open.pop(parsed.msg_id, None)
+            answered = self._open.pop(parsed.msg_id, None) is None
+            if answered and parsed.channel in _ANSWERED and parsed.msg_type.endswith("_request"):
+                return []
             return failure(parsed.channel, parsed.header_dict, reason)
         except FrameError:
             return []

@@ -17,9 +17,9 @@ from holdfast_launcher.engines.local import end_kernel_processes
 from holdfast_launcher.environment import kernel_mark
 from holdfast_launcher.errors import StaleToken
 from holdfast_launcher.fences import Fence
-from holdfast_launcher.keeper_files import read_keeper_file, read_launch_file
+from holdfast_launcher.keeper_files import EVIDENCE_FILE, read_keeper_file, read_launch_file
 from holdfast_launcher.processes import wait_ended
-from holdfast_launcher.statefiles import read_json
+from holdfast_launcher.statefiles import read_json, write_json
 
 _POLITE = 3.0
 _FORCED = 5.0
@@ -50,6 +50,10 @@ async def _end(directory: Path, client: KeeperClient) -> bool:
     if launched is not None and launched.this_boot and launched.process.running:
         await _ask(directory, client)
         left = await asyncio.to_thread(wait_ended, [launched.process], timeout=_POLITE)
+        if left:
+            # A launcher that runs must not take over what is ended here.
+            evidence = {"nonce": launched.nonce, "reason": "it was ended by end-kernels"}
+            await asyncio.to_thread(write_json, directory / EVIDENCE_FILE, evidence)
         for process in left:
             process.send(signal.SIGKILL)
         if await asyncio.to_thread(wait_ended, left, timeout=_FORCED):

@@ -8,9 +8,11 @@ would inherit it and write the user's notebooks 0600).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,17 @@ def obtain_secret(path: Path) -> str:
         value = secrets.token_urlsafe(32)
         write_private(path, value.encode(), durable=True)
         return value
+
+
+def remove_directory(path: Path) -> None:
+    """Remove ``path`` and all in it. Raises OSError when it does not go; no error: no such path."""
+    # A keeper that was just killed may still have had a write under way: its file is gone anyway.
+    for _attempt in range(3):
+        with contextlib.suppress(FileNotFoundError, OSError):
+            shutil.rmtree(path)
+        if not path.exists():
+            return
+    shutil.rmtree(path)
 
 
 def _sync_directory(path: Path) -> None:

@@ -93,6 +93,23 @@ def test_failures_answer_each_kind_of_request() -> None:
     assert requests.fail(b"nonsense", "no room") == []
 
 
+def test_a_request_that_has_its_reply_gets_no_second_one() -> None:
+    """The reply was there before the acknowledgement, and then another epoch began."""
+    requests = OpenRequests()
+    request = message("execute_request", {}, channel="shell")
+    requests.sent(request)
+    requests.received(
+        encode_v1(
+            Message.from_dicts(
+                channel="shell",
+                header={"msg_id": "r", "msg_type": "execute_reply"},
+                parent={"msg_id": "execute_request-id"},
+            )
+        )
+    )
+    assert requests.fail(request, "lost") == []
+
+
 def test_a_reply_closes_its_request() -> None:
     requests = OpenRequests()
     requests.sent(message("execute_request", {}, channel="shell"))

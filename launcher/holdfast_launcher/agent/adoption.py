@@ -24,9 +24,11 @@ from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, Ke
 from holdfast_launcher.engines.contract import Engine
 from holdfast_launcher.keeper_files import (
     EVIDENCE_FILE,
+    KeeperFile,
     read_keeper_file,
     read_launch_file,
 )
+from holdfast_launcher.processes import ProcessId
 from holdfast_launcher.statefiles import read_json
 
 _log = structlog.get_logger(__name__)
@@ -63,12 +65,16 @@ async def recognise(
     One that has no keeper.json after ``start_timeout`` seconds is killed: its start was never
     answered, so nobody counts on it, and its kernel was never started.
     """
+    keeper = incarnation.keeper
     if incarnation.file is None:
         await _wait_file(incarnation, timeout=start_timeout)
-    if incarnation.file is None:
-        if incarnation.keeper is not None and incarnation.alive:
+    if incarnation.keeper is not keeper:  # it fell, and another one takes over
+        return
+    file = incarnation.file
+    if file is None:
+        if keeper is not None and incarnation.alive:
             _log.warning("keeper never became ready", kernel_id=incarnation.kernel_id)
-            incarnation.keeper.kill()
+            keeper.kill()
         return
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(KeeperSilent),
@@ -78,15 +84,16 @@ async def recognise(
     try:
         async for attempt in retrying:
             with attempt:
-                if incarnation.alive:  # killed or ended meanwhile: nothing to ask
-                    await client.recognise(incarnation.file)
+                # killed, ended or replaced meanwhile: nothing to ask
+                if incarnation.alive and incarnation.keeper is keeper:
+                    await client.recognise(file)
     except KeeperStranger as error:
-        if incarnation.alive:
+        if incarnation.alive and incarnation.keeper is keeper:
             incarnation.phase = Phase.DISPUTED
             incarnation.reason = f"at the keeper's address something else answers: {error}"
             _log.error("keeper disputed", kernel_id=incarnation.kernel_id, error=str(error))
         return
-    if incarnation.phase is Phase.ADOPTING:
+    if incarnation.phase is Phase.ADOPTING and incarnation.keeper is keeper:
         incarnation.phase = Phase.ALIVE
         _log.info(
             "keeper adopted",
@@ -111,10 +118,11 @@ async def _find(directory: Path, engine: Engine) -> Incarnation | None:
         return None
     nonce = launched.nonce if launched is not None else str((evidence or {}).get("nonce"))
     incarnation = Incarnation(kernel_id=directory.name, nonce=nonce, directory=directory)
-    file = read_keeper_file(directory)
-    # A file that another incarnation left is no evidence for this one.
-    if file is not None and file.nonce == nonce:
+    file = _own_file(incarnation)
+    if file is not None:
         incarnation.take_file(file)
+    kept = read_keeper_file(directory)
+    incarnation.begun = kept is not None and kept.nonce == nonce  # also of the keeper before
     incarnation.keeper = await engine.find(directory)
     if incarnation.keeper is not None:
         incarnation.phase = Phase.ADOPTING
@@ -122,6 +130,17 @@ async def _find(directory: Path, engine: Engine) -> Incarnation | None:
     incarnation.phase = Phase.DEAD
     incarnation.reason = _reason(incarnation, evidence)
     return incarnation
+
+
+def _own_file(incarnation: Incarnation) -> KeeperFile | None:
+    """keeper.json, unless another incarnation left it, or a keeper that this one replaces."""
+    file = read_keeper_file(incarnation.directory)
+    launched = read_launch_file(incarnation.directory)
+    if file is None or file.nonce != incarnation.nonce:
+        return None
+    if launched is not None and launched.process != ProcessId(file.pid, file.start_time):
+        return None
+    return file
 
 
 def _reason(incarnation: Incarnation, evidence: dict[str, Any] | None) -> str:
@@ -138,12 +157,17 @@ def _reason(incarnation: Incarnation, evidence: dict[str, Any] | None) -> str:
 async def _wait_file(incarnation: Incarnation, *, timeout: float) -> None:
     deadline = asyncio.get_running_loop().time() + timeout
     delay = 0.02
-    while incarnation.alive and asyncio.get_running_loop().time() < deadline:
-        file = read_keeper_file(incarnation.directory)
-        if file is not None and file.nonce == incarnation.nonce:
+    keeper = incarnation.keeper
+    while (
+        incarnation.alive
+        and incarnation.keeper is keeper
+        and asyncio.get_running_loop().time() < deadline
+    ):
+        file = _own_file(incarnation)
+        if file is not None:
             incarnation.take_file(file)
             return
         # Its ready pipe died with the launcher that started it; this is a rare, short wait.
-        if incarnation.keeper is not None:
-            await incarnation.keeper.wait_gone(timeout=delay)
+        if keeper is not None:
+            await keeper.wait_gone(timeout=delay)
         delay = min(delay * 2, 1.0)

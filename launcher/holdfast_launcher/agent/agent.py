@@ -8,7 +8,8 @@ Invariants:
   the token is compared again under the kernel's lock, after whatever the call had to wait for.
 - *At most one.* A keeper is launched only under the kernel's lock, when no incarnation of the
   kernel id lives and everything of the last one is proven gone.
-- *Nothing unwatched.* When a keeper ends, its kernel is killed, whoever asked for what meanwhile.
+- *Nothing unwatched.* When a keeper ends and nobody asked for that, another one takes its kernel
+  over (``succession``); whatever is not taken over is killed, whoever asked for what meanwhile.
 - *Dead on evidence.* An incarnation turns DEAD only by its engine's word (``Keeper.alive``).
 """
 
@@ -17,33 +18,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
 
 from holdfast_launcher.agent.adoption import recognise, scan
+from holdfast_launcher.agent.background import Background, Locks
 from holdfast_launcher.agent.incarnation import Answer, Incarnation, Phase, decide_put
 from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, KeeperStranger
-from holdfast_launcher.agent.launching import LaunchPlan, StartOrder, plan_launch
+from holdfast_launcher.agent.launching import LaunchPlan, StartOrder, check_may_start, plan_launch
+from holdfast_launcher.agent.succession import find_successor, launch_keeper
 from holdfast_launcher.config import LauncherConfig
-from holdfast_launcher.engines.contract import Engine, LaunchFailed
+from holdfast_launcher.engines.contract import Engine, Keeper, LaunchFailed
 from holdfast_launcher.errors import (
     NonceMismatch,
     NoSuchKernel,
     NotReady,
-    Refused,
     StaleToken,
     StartFailed,
 )
 from holdfast_launcher.fences import Fence, FenceBook
-from holdfast_launcher.keeper_files import EVIDENCE_FILE, KEEPER_FILE, read_keeper_file
+from holdfast_launcher.keeper.config import KeeperConfig
+from holdfast_launcher.keeper_files import EVIDENCE_FILE, KeeperFile, read_keeper_file
 from holdfast_launcher.kernelspecs import KernelspecCatalog
-from holdfast_launcher.statefiles import make_private_directory, write_json
+from holdfast_launcher.statefiles import make_private_directory, remove_directory, write_json
 
 #: How long an ending that was asked for politely may take before it is forced, in seconds.
 _POLITE = 3.0
@@ -85,9 +86,8 @@ class Agent:
         self._fences = FenceBook(config.state / "fences")
         self._client = KeeperClient()
         self._kernels: dict[str, Incarnation] = {}
-        # A lock lives as long as somebody holds or awaits it.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._locks = Locks()
+        self._background = Background()
 
     def __repr__(self) -> str:
         alive = sum(1 for kernel in self._kernels.values() if kernel.alive)
@@ -100,13 +100,11 @@ class Agent:
         await self._engine.start()
         self._fences.forget(before=self._clock() - _BURIED_SECONDS)
         await self._take_in()
-        self._spawn(self._look_again())
+        self._background.spawn(self._look_again())
 
     async def close(self) -> None:
         """Stop watching. Keepers and kernels stay (DESIGN promise 5)."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         for kernel in self._kernels.values():
             if kernel.keeper is not None:
                 kernel.keeper.release()
@@ -155,7 +153,7 @@ class Agent:
         Raises StaleToken, NonceMismatch, UnknownKernelspec, Refused, NotReady, StartFailed.
         """
         await self.acknowledge(kernel_id, fence)
-        async with self._lock(kernel_id):
+        async with self._locks.of(kernel_id):
             self._fences.check(kernel_id, fence)
             await self._present(kernel_id)
             kernel = await self._settled(kernel_id, order.nonce)
@@ -171,7 +169,7 @@ class Agent:
         Raises StaleToken; NotReady when something does not end: ask again.
         """
         await self.acknowledge(kernel_id, fence)
-        async with self._lock(kernel_id):
+        async with self._locks.of(kernel_id):
             self._fences.check(kernel_id, fence)
             kernel = await self._present(kernel_id)
             if kernel is not None:
@@ -222,7 +220,7 @@ class Agent:
         )
         self._kernels[kernel_id] = kernel
         try:
-            keeper = await self._engine.launch(plan.keeper)
+            keeper, file = await launch_keeper(self._engine, plan.keeper)
         except LaunchFailed as error:
             self._bring_down(kernel, str(error))
             raise StartFailed(str(error)) from error
@@ -231,31 +229,19 @@ class Agent:
             keeperless = read_keeper_file(plan.directory) is None
             _log.warning("start interrupted", kernel_id=kernel_id, keeperless=keeperless)
             raise
-        kernel.keeper = keeper
-        file = read_keeper_file(plan.directory)
-        if file is None or file.nonce != order.nonce:
-            keeper.kill()
-            await keeper.wait_gone(timeout=_FORCED)
-            message = f"the keeper left no usable {KEEPER_FILE}"
-            self._bring_down(kernel, message)
-            raise StartFailed(message)
-        kernel.take_file(file)
-        kernel.phase = Phase.ALIVE
-        keeper.on_gone(lambda: self._keeper_gone(kernel))
+        self._watch(kernel, keeper, file)
         _log.info("keeper started", kernel_id=kernel_id, **keeper.handle)
         return kernel
 
+    def _watch(self, kernel: Incarnation, keeper: Keeper, file: KeeperFile) -> None:
+        kernel.keeper, kernel.phase, kernel.reason = keeper, Phase.ALIVE, None
+        kernel.take_file(file)
+        keeper.on_gone(lambda: self._keeper_gone(kernel))
+
     async def _plan(self, kernel_id: str, order: StartOrder) -> LaunchPlan:
         """Everything that can be refused is refused here, before anything is done."""
-        if not self._config.single_user:
-            raise Refused(
-                "the local engine runs kernels as the launcher's own user, so it starts none "
-                "unless single_user = true says that all of them are one person's",
-                reason="single_user_required",
-            )
         alive = sum(1 for kernel in self._kernels.values() if kernel.alive)
-        if alive >= self._config.capacity.kernels:
-            raise NotReady(f"this launcher has its {alive} kernels", reason="no_capacity")
+        check_may_start(self._config, alive=alive)
         catalog = await self._catalog.read()
         plan = await asyncio.to_thread(
             plan_launch,
@@ -308,19 +294,21 @@ class Agent:
         if kernel.keeper is not None:
             kernel.keeper.release()
         kernel.phase = Phase.DEAD
-        await asyncio.to_thread(_remove_directory, kernel.directory)
+        await asyncio.to_thread(remove_directory, kernel.directory)
         if self._kernels.get(kernel.kernel_id) is kernel:
             del self._kernels[kernel.kernel_id]
 
     def _keeper_gone(self, kernel: Incarnation) -> None:
-        """The engine's evidence, at once: report, then leave no kernel behind it."""
+        """The engine's evidence, at once: another keeper, or report and leave no kernel behind."""
         if kernel.ending:  # as asked; whoever asked cleans up after it
             kernel.phase, kernel.reason = Phase.DEAD, "it is being deleted"
             return
         keeper_reason = (kernel.keeper and kernel.keeper.reason) or "the keeper is gone"
+        if self._succeed(kernel, keeper_reason):
+            return
         said = kernel.activity.read().reason
         self._bring_down(kernel, f"{said}; {keeper_reason}" if said else keeper_reason)
-        self._spawn(self._bury_kernel(kernel))
+        self._background.spawn(self._bury_kernel(kernel))
 
     def _bring_down(self, kernel: Incarnation, reason: str) -> None:
         kernel.phase = Phase.DEAD
@@ -335,6 +323,40 @@ class Agent:
         if not await self._engine.end_kernel(kernel.directory, mark=kernel.mark, timeout=_FORCED):
             _log.error("kernel outlives its keeper", kernel_id=kernel.kernel_id)
 
+    # -- taking over ----------------------------------------------------------------------------
+
+    def _succeed(self, kernel: Incarnation, reason: str, *, settle: float = 0.0) -> bool:
+        """Begin to launch a keeper that takes the kernel over; False: the kernel is to be ended."""
+        config = find_successor(kernel.directory, nonce=kernel.nonce)
+        if config is None or not kernel.takeovers.spend(asyncio.get_running_loop().time()):
+            return False
+        kernel.lose_keeper(f"{reason}; another one is taking over")
+        _log.warning("keeper gone, kernel lives", kernel_id=kernel.kernel_id, reason=reason)
+        self._background.spawn(self._take_over(kernel, config, reason, settle=settle))
+        return True
+
+    async def _take_over(
+        self, kernel: Incarnation, config: KeeperConfig, reason: str, *, settle: float
+    ) -> None:
+        # What a launcher before us had forked in its last moment appears within ``settle``.
+        await asyncio.sleep(settle)
+        async with self._locks.of(kernel.kernel_id):
+            if kernel.phase is not Phase.REPLACING:
+                return  # it was deleted meanwhile
+            if settle and (found := await self._engine.find(kernel.directory)) is not None:
+                kernel.keeper, kernel.phase = found, Phase.ADOPTING
+                self._recognise(kernel, found)
+                return
+            try:
+                keeper, file = await launch_keeper(self._engine, config)
+            except LaunchFailed as error:
+                self._bring_down(kernel, f"{reason}; none could take over: {error}")
+                await self._bury_kernel(kernel)
+                return
+            self._watch(kernel, keeper, file)
+        _log.info("kernel taken over", kernel_id=kernel.kernel_id, **keeper.handle)
+        self._on_change()
+
     # -- finding again ------------------------------------------------------------------------
 
     async def _take_in(self) -> tuple[Path, ...]:
@@ -344,13 +366,16 @@ class Agent:
             if self._kernels.setdefault(kernel.kernel_id, kernel) is not kernel:
                 if kernel.keeper is not None:  # a start came while the disk was read
                     kernel.keeper.release()
-            elif kernel.keeper is None:
-                self._spawn(self._bury_kernel(kernel))
-            else:
-                kernel.keeper.on_gone(lambda kernel=kernel: self._keeper_gone(kernel))  # type: ignore[misc]  # the default binds the loop's value
-                timeout = self._config.keeper_start_timeout
-                self._spawn(recognise(kernel, self._client, start_timeout=timeout))
+            elif kernel.keeper is not None:
+                self._recognise(kernel, kernel.keeper)
+            elif not self._succeed(kernel, kernel.reason or "", settle=_SECOND_LOOK):
+                self._background.spawn(self._bury_kernel(kernel))
         return result.empty
+
+    def _recognise(self, kernel: Incarnation, keeper: Keeper) -> None:
+        keeper.on_gone(lambda: self._keeper_gone(kernel))
+        timeout = self._config.keeper_start_timeout
+        self._background.spawn(recognise(kernel, self._client, start_timeout=timeout))
 
     async def _present(self, kernel_id: str) -> Incarnation | None:
         """The incarnation, also one whose directory our own start saw too early."""
@@ -358,42 +383,14 @@ class Agent:
         if kernel_id not in self._kernels and directory.exists():
             await self._take_in()
             if kernel_id not in self._kernels:
-                await asyncio.to_thread(_remove_directory, directory)
+                await asyncio.to_thread(remove_directory, directory)
         return self._kernels.get(kernel_id)
 
     async def _look_again(self) -> None:
         """A keeper whose fork was under way when the last launcher died appears a moment later."""
         await asyncio.sleep(_SECOND_LOOK)
         for directory in await self._take_in():
-            async with self._lock(directory.name):
+            async with self._locks.of(directory.name):
                 if directory.name not in self._kernels:
                     _log.info("removing what never began", kernel_id=directory.name)
-                    await asyncio.to_thread(_remove_directory, directory)
-
-    # -- small parts --------------------------------------------------------------------------
-
-    def _lock(self, kernel_id: str) -> asyncio.Lock:
-        lock = self._locks.get(kernel_id)
-        if lock is None:
-            lock = self._locks[kernel_id] = asyncio.Lock()
-        return lock
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("task failed", task=repr(task.get_coro()), exc_info=task.exception())
-
-
-def _remove_directory(path: Path) -> None:
-    # A keeper that was just killed may still have had a write under way: its file is gone anyway.
-    for _attempt in range(3):
-        with contextlib.suppress(FileNotFoundError, OSError):
-            shutil.rmtree(path)
-        if not path.exists():
-            return
-    shutil.rmtree(path)
+                    await asyncio.to_thread(remove_directory, directory)

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from holdfast_launcher.agent.succession import TakeoverBudget
 from holdfast_launcher.config import is_wildcard
 from holdfast_launcher.engines.contract import Keeper
 from holdfast_launcher.environment import kernel_mark
@@ -20,11 +21,12 @@ from holdfast_launcher.keeper_files import ActivityReader, KeeperFile
 
 
 class Phase(Enum):
-    """Where an incarnation stands. The keeper's process lives in all but DEAD."""
+    """Where an incarnation stands. The keeper's process lives in all but REPLACING and DEAD."""
 
     STARTING = "starting"  # no keeper.json yet
     ADOPTING = "adopting"  # found after our restart; its process lives, it has not answered yet
     ALIVE = "alive"  # ours: it was launched by us, or it answered with our nonce
+    REPLACING = "replacing"  # its keeper fell, its kernel lives, another keeper is coming up
     DISPUTED = "disputed"  # its process lives, but something else answers at its endpoint
     DEAD = "dead"  # on evidence; stays until it is deleted or another incarnation follows
 
@@ -42,7 +44,7 @@ class Answer(Enum):
 
 @dataclass(slots=True, eq=False)
 class Incarnation:
-    """``file`` is there once a keeper was ready. Mutable; the agent's loop owns it."""
+    """``file`` is there while a keeper is ready. Mutable; the agent's loop owns it."""
 
     kernel_id: str
     nonce: str
@@ -53,8 +55,11 @@ class Incarnation:
     keeper: Keeper | None = None
     file: KeeperFile | None = None
     reason: str | None = None
+    #: A keeper of it was ready once: it may have run something.
+    begun: bool = False
     #: Its end was asked for: no news for anybody.
     ending: bool = False
+    takeovers: TakeoverBudget = field(default_factory=TakeoverBudget)
     activity: ActivityReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +85,14 @@ class Incarnation:
     def take_file(self, found: KeeperFile) -> None:
         """Its keeper listens."""
         self.file, self.spec, self.user = found, found.spec, found.user
+        self.begun = True
+
+    def lose_keeper(self, reason: str) -> None:
+        """Its keeper is gone, its kernel is to be taken over: nobody answers meanwhile."""
+        if self.keeper is not None:
+            self.keeper.release()
+        self.keeper = self.file = None
+        self.phase, self.reason = Phase.REPLACING, reason
 
     def handle(self, advertise_host: str) -> dict[str, Any]:
         """The wire's handle. It holds the keeper's credential while there is a keeper."""
@@ -132,7 +145,7 @@ def decide_put(present: Incarnation | None, nonce: str, *, buried: str | None) -
     if present.phase is Phase.DEAD:
         # An incarnation that never had a keeper has run nothing: the same start may be tried
         # again. One that had is history, and the caller must hear that.
-        retry = present.nonce != nonce or present.file is None
+        retry = present.nonce != nonce or not present.begun
         return Answer.START if retry else Answer.HANDLE
     if present.nonce != nonce:
         return Answer.CONFLICT

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from holdfast_launcher.config import LauncherConfig
 from holdfast_launcher.environment import kernel_environment
-from holdfast_launcher.errors import BadRequest, UnknownKernelspec
+from holdfast_launcher.errors import BadRequest, NotReady, Refused, UnknownKernelspec
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.kernelspecs import Catalog
 
@@ -48,6 +48,18 @@ class StartOrder(Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as error:
             raise BadRequest(f"body: {error}") from error
+
+
+def check_may_start(config: LauncherConfig, *, alive: int) -> None:
+    """Whether one more kernel may be started beside ``alive`` ones. Raises Refused, NotReady."""
+    if not config.single_user:
+        raise Refused(
+            "the local engine runs kernels as the launcher's own user, so it starts none "
+            "unless single_user = true says that all of them are one person's",
+            reason="single_user_required",
+        )
+    if alive >= config.capacity.kernels:
+        raise NotReady(f"this launcher has its {alive} kernels", reason="no_capacity")
 
 
 @dataclass(frozen=True, slots=True)

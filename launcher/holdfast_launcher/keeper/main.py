@@ -32,7 +32,7 @@ from .certificate import ServerIdentity, is_loopback, make_identity
 from .config import KeeperConfig
 from .fence import Fence
 from .log.journal import Journal
-from .ports import KernelHost, KernelListener
+from .ports import KernelHost, KernelListener, KernelStartFailed
 from .serve.connection import Connection
 from .serve.gate import Gate
 from .serve.http import KeeperApi, Parts
@@ -81,6 +81,7 @@ class _Keeper:
         self._build_host = build_host
         self._connections: set[Connection] = set()
         self._writer: StateWriter | None = None
+        self._status_code = 0
 
     async def serve(self, ready_fd: int | None) -> int:
         config = self._config
@@ -107,7 +108,8 @@ class _Keeper:
         self._handle_signals()
         _say_ready(ready_fd)
         _log.info("keeper.ready", port=listener.getsockname()[1])
-        tasks = [asyncio.create_task(writer.run()), asyncio.create_task(self._housekeep())]
+        work = [writer.run(), self._housekeep(), *([self._adopt()] if config.adopt else [])]
+        tasks = [asyncio.create_task(part) for part in work]
         try:
             await self._stop.wait()
         finally:
@@ -115,13 +117,22 @@ class _Keeper:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             try:
-                writer.write_now()
+                writer.write_now(keep_kernel=self._status_code != 0)
             except OSError as error:
                 _log.warning("state.not_written", error=str(error))
             await runner.cleanup()
             self._hub.journal.close()
-        _log.info("keeper.ended")
-        return 0
+        _log.info("keeper.ended", status=self._status_code)
+        return self._status_code
+
+    async def _adopt(self) -> None:
+        """A keeper that cannot take its kernel over ends, and its launcher then ends the kernel."""
+        try:
+            await self._lifecycle.adopt()
+        except KernelStartFailed as error:
+            _log.error("keeper.kernel_not_adopted", why=str(error))
+            self._status_code = 1
+            self._stop.set()
 
     def _build(self) -> KeeperApi:
         config = self._config

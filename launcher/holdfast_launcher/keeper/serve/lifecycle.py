@@ -107,6 +107,19 @@ class Lifecycle:
             self._starting = asyncio.get_running_loop().create_task(self._host.start())
         await asyncio.shield(self._starting)
 
+    async def adopt(self) -> None:
+        """Take over the kernel of the keeper that was here before, with nobody asking for it: it
+        runs, and clients come back to it. Raises KernelStartFailed; nothing can be started then.
+        """
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._host.start())
+        try:
+            await asyncio.shield(self._starting)
+        except KernelStartFailed:
+            # A start now would be of an empty kernel, under a keeper that is about to end.
+            self._ending = True
+            raise
+
     async def interrupt(self, after: list[After]) -> None:
         """Interrupt what runs, after what the client sent before it. Raises InvalidState.
 
