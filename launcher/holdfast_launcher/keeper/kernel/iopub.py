@@ -16,7 +16,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -33,7 +33,26 @@ _SLICE_BYTES: Final = 2 * 1024 * 1024
 #: ZMQ's receive mark once the byte bound was hit, in messages; even.
 _THROTTLED_MARK: Final = 64
 
+#: Topic, delimiter, signature and the four JSON parts; what follows are a message's buffers.
+_PLAIN_PARTS: Final = 7
+
 _Batch = deque[tuple[list[bytes], int]]
+
+
+def receive_parts(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """One multipart message without waiting; binary buffers are views of what ZMQ received.
+
+    They are copied once, into the message's v1 form, and not before: for bulk data each copy
+    into fresh memory costs as much as the transport itself. Raises zmq.Again.
+    """
+    parts = [socket.recv(zmq.NOBLOCK)]
+    while socket.getsockopt(zmq.RCVMORE):
+        if len(parts) < _PLAIN_PARTS:
+            parts.append(socket.recv())
+        else:
+            frame = socket.recv(copy=False)
+            parts.append(cast("bytes", frame.buffer))  # read-only bytes in all but name
+    return parts
 
 
 class IopubDrain:
@@ -122,12 +141,12 @@ class IopubDrain:
                 self._socket.close(linger=0)
 
     def _drain(self) -> None:
-        receive = self._socket.recv_multipart
+        socket = self._socket
         batch: list[tuple[list[bytes], int]] = []
         size = 0
         while not self._stopped:
             try:
-                parts = receive(zmq.NOBLOCK)
+                parts = receive_parts(socket)
             except zmq.Again:
                 break
             self._reads += 1
