@@ -104,14 +104,16 @@ class Cluster:
         self.etcd.stop()
 
     def end_kernels(self) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "holdfast_launcher", "end-kernels", "--config", str(self.launcher_config)],
-            check=False,
-            timeout=60,
-            env=clean_env(),
-            stdout=subprocess.DEVNULL,
-            stderr=(self.base / "end-kernels.log").open("ab"),
-        )  # fmt: skip
+        command = [sys.executable, "-m", "holdfast_launcher", "end-kernels"]
+        with (self.base / "end-kernels.log").open("ab") as log:
+            subprocess.run(
+                [*command, "--config", str(self.launcher_config)],
+                check=False,
+                timeout=60,
+                env=clean_env(),
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
 
     def start_etcd(self) -> None:
         self.etcd.start()
