@@ -13,7 +13,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast_launcher.engines.zygote import receive_message, send_message
@@ -52,25 +53,30 @@ class ZygoteLink:
                 setsigdef=(signal.SIGINT, signal.SIGTERM),
             )
         self.process = ProcessId.of(self.pid)
+        self._guard = threading.Lock()
+        self._users = 0
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"ZygoteLink(pid={self.pid})"
 
     def wait_ready(self, *, timeout: float) -> None:
         """Wait for its imports. Raises ZygoteGone or ZygoteBroken."""
-        answer = self._receive(timeout)
+        with self._in_use():
+            answer = self._receive(timeout)
         if "error" in answer:
             raise ZygoteBroken(str(answer["error"]))
 
     def fork(self, order: dict[str, Any], ready_fd: int, *, timeout: float) -> int:
         """Have a keeper forked; answer its pid. Raises ZygoteGone or ZygoteBroken."""
-        self._socket.settimeout(timeout)
-        try:
-            send_message(self._socket, order, (ready_fd,))
-        except OSError as error:
-            self.kill()
-            raise ZygoteGone(str(error)) from error
-        answer = self._receive(timeout)
+        with self._in_use():
+            self._socket.settimeout(timeout)
+            try:
+                send_message(self._socket, order, (ready_fd,))
+            except OSError as error:
+                self.kill()
+                raise ZygoteGone(str(error)) from error
+            answer = self._receive(timeout)
         if "error" in answer:
             raise ZygoteBroken(str(answer["error"]))
         return int(answer["pid"])
@@ -80,11 +86,36 @@ class ZygoteLink:
             self.process.send(signal.SIGKILL)
 
     def close(self) -> None:
-        """End of file for the zygote: it ends by itself. Idempotent."""
-        with contextlib.suppress(OSError):
-            # Wakes a worker thread that reads from it; close() alone would not.
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        """End of file for the zygote: it ends by itself. Idempotent; from any thread.
+
+        Invariant: the descriptor is not closed while a worker thread uses it, because its number
+        may be another file's by then. Shutting the socket down wakes that thread, and the last
+        user closes.
+        """
+        with self._guard:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            if not self._users:
+                self._socket.close()
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Raises ZygoteGone when it was closed already."""
+        with self._guard:
+            if self._closed:
+                raise ZygoteGone("the zygote ended")
+            self._users += 1
+        try:
+            yield
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with self._guard:
+            self._users -= 1
+            if self._closed and not self._users:
+                self._socket.close()
 
     def _receive(self, timeout: float) -> dict[str, Any]:
         self._socket.settimeout(timeout)

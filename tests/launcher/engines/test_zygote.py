@@ -22,6 +22,7 @@ from holdfast_launcher.engines.zygote import (
     receive_message,
     send_message,
 )
+from holdfast_launcher.engines.zygote_link import ZygoteGone, ZygoteLink
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.processes import ProcessId
 from holdfast_launcher.statefiles import read_json
@@ -52,8 +53,11 @@ def variables(pid: int) -> set[str]:
 
 def make_engine(entry: str, *, start_timeout: float = 20.0) -> LocalEngine:
     # Without a reaper: pytest's children are not all the engine's.
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE)}
-    return LocalEngine(entry=entry, environment=environment, start_timeout=start_timeout)
+    return LocalEngine(entry=entry, environment=zygote_environment(), start_timeout=start_timeout)
+
+
+def zygote_environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE)}
 
 
 def order(tmp_path: Path, name: str, **env: str) -> KeeperConfig:
@@ -238,3 +242,28 @@ async def test_a_keeper_that_never_becomes_ready_is_killed(tmp_path: Path) -> No
     finally:
         await engine.close()
         kill_all(tmp_path)
+
+
+async def test_a_link_closed_in_the_middle_of_an_order_says_gone() -> None:
+    """Its death is noticed on the loop while a worker thread waits for its answer."""
+    link = ZygoteLink(modules=("tiny_keeper",), environment=zygote_environment())
+    assert link.process is not None
+    try:
+        await asyncio.to_thread(link.wait_ready, timeout=20)
+        link.process.send(signal.SIGSTOP)
+        read_end, write_end = os.pipe()
+        order = asyncio.create_task(asyncio.to_thread(link.fork, {}, write_end, timeout=20))
+        async with asyncio.timeout(10):
+            while not link._users:  # noqa: ASYNC110 - another thread's doing
+                await asyncio.sleep(0)
+        link.close()
+        with pytest.raises(ZygoteGone):
+            await order
+        assert link._socket.fileno() == -1
+        with pytest.raises(ZygoteGone):
+            link.fork({}, write_end, timeout=1)
+        os.close(read_end)
+        os.close(write_end)
+    finally:
+        link.kill()
+        await asyncio.to_thread(os.waitpid, link.pid, 0)
