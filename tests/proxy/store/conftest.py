@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,12 +27,6 @@ def _single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
         yield etcd
 
 
-@pytest.fixture(scope="session")
-def _three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    with EtcdCluster(tmp_path_factory.mktemp("three"), members=3, arguments=QUICK) as etcd:
-        yield etcd
-
-
 @pytest.fixture
 def single(_single: EtcdCluster) -> EtcdCluster:
     """One member, healthy, whatever the test before did to it."""
@@ -40,10 +35,16 @@ def single(_single: EtcdCluster) -> EtcdCluster:
 
 
 @pytest.fixture
-def three(_three: EtcdCluster) -> EtcdCluster:
-    """Three members, healthy."""
-    _heal(_three)
-    return _three
+def three(tmp_path: Path) -> Iterator[EtcdCluster]:
+    """Three healthy members, new for each test.
+
+    Not shared: etcd 3.5.0 to 3.5.2 may come back from SIGKILL under load with data that differs
+    from its peers' (etcd issue 13766). Seen here: after the tests that kill members, one member
+    was 277 revisions behind for good and led the cluster, which no client can mend.
+    """
+    with EtcdCluster(tmp_path / "three", members=3, arguments=QUICK) as etcd:
+        etcd.wait_ready()
+        yield etcd
 
 
 def _heal(etcd: EtcdCluster) -> None:
