@@ -13,7 +13,9 @@ from typing import Any
 
 import structlog
 
-from .state_files import ACTIVITY_FILE, KEEPER_FILE, read_json, start_time, write_atomic
+from holdfast_launcher.statefiles import read_json
+
+from .state_files import ACTIVITY_FILE, KEEPER_FILE, start_time, write_atomic
 
 _log = structlog.get_logger(__name__)
 

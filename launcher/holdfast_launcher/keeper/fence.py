@@ -15,7 +15,9 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from .state_files import FENCE_FILE, read_json, write_atomic
+from holdfast_launcher.statefiles import read_json
+
+from .state_files import FENCE_FILE, write_atomic
 
 
 @dataclass(frozen=True, slots=True, order=True)

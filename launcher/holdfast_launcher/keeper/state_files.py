@@ -7,11 +7,12 @@ file (a launcher of another version reads these, and a person with ``cat`` does 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from holdfast_launcher.statefiles import write_private
 
 KEEPER_FILE = "keeper.json"
 FENCE_FILE = "fence.json"
@@ -30,29 +31,7 @@ def write_atomic(path: Path, value: Any, *, durable: bool) -> None:
     ``durable``: it is on the disk, name included, before this returns; costs two fsyncs.
     Raises OSError; the old file is then still whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(value))
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        _sync_directory(path.parent)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in ``path``; None when there is no file or it holds none."""
-    try:
-        value = msgspec.json.decode(path.read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    return value if isinstance(value, dict) else None
+    write_private(path, msgspec.json.encode(value), durable=durable)
 
 
 def start_time(pid: int) -> int | None:
@@ -67,11 +46,3 @@ def start_time(pid: int) -> int | None:
         return None
     # the command name may hold spaces and parentheses; what follows the last one does not
     return int(stat.rpartition(")")[2].split()[19])
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
