@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from support.processes import free_port
 
 
 def etcd_binary() -> str:
@@ -59,7 +60,7 @@ class EtcdMember:
     def __init__(self, directory: Path, name: str, arguments: Sequence[str]) -> None:
         self.name = name
         self.directory = directory
-        self.client_port, self.peer_port, self.metrics_port = _free_ports(3)
+        self.client_port, self.peer_port, self.metrics_port = (free_port() for _ in range(3))
         self.tls: ServerTls | None = None
         self._arguments = list(arguments)
         self._peers = f"{name}={self.peer_url}"
@@ -250,12 +251,3 @@ class EtcdCluster:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Free now; held open together, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -28,6 +28,7 @@ from holdfast_protocol.frames import (
 from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
 from holdfast_protocol.log import LogIndex
 from holdfast_protocol.stream.keeper import Accepted, Refused, SessionStream
+from support.processes import free_port
 
 _TIME = "2026-01-01T00:00:00.000000Z"
 
@@ -180,8 +181,8 @@ class FakeGateway:
         await self._runner.setup()
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.port = self.port or free_port()
         listener.bind(("127.0.0.1", self.port))
-        self.port = listener.getsockname()[1]
         await web.SockSite(self._runner, listener, ssl_context=self.tls).start()
         self._next_cut = next(self.cut_at, None)
         return self

@@ -17,11 +17,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that stays free for a server until this process ends.
+
+    It is kept bound, never listening: Linux then gives it to no outgoing connection and to nobody
+    who asks for any port, while a server, which sets SO_REUSEADDR, can listen on it, be killed and
+    come back. A port that was merely free a moment ago was once taken by a connection meanwhile.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _held.append(probe)
+    return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], T | None], *, seconds: float, what: str) -> T:

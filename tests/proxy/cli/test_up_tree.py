@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from holdfast_proxy.cli.up.probe import HttpAnswer, ReadyFile
 from holdfast_proxy.cli.up.specs import Specs
 from holdfast_proxy.cli.up.state_dir import StateDir
 from holdfast_proxy.cli.up.tree import Tree
+from support.processes import free_port
 
 FAKE = Path(__file__).with_name("fake_child.py")
 DEADLINE = 20.0
@@ -63,10 +63,7 @@ class Bench:
 
     def spec(self, name: str, *more: str, **options: Any) -> ChildSpec:
         ready = self.base / f"{name}.ready"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        argv = self.argv(name, port, "--ready", str(ready), *more)
+        argv = self.argv(name, free_port(), "--ready", str(ready), *more)
         return ChildSpec(
             name=name, kind="fake", argv=argv, env=dict(os.environ),
             log=self.base / f"{name}.log", probe=ReadyFile(ready), **options,
