@@ -89,7 +89,10 @@ def main() -> None:
         leave_orphan(args.orphan)
     Handler.kernels = args.kernels
     server = http.server.ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
+    # A signal that another thread takes (after SIGCONT any may) would not wake this one's wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if args.ready:
         ready = {"id": args.name, "pid": os.getpid(), "url": f"http://127.0.0.1:{args.port}"}
         draft = args.ready.with_suffix(".draft")
