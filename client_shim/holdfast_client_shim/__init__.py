@@ -33,7 +33,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def _link_jupyter_server_extension(serverapp: ServerApp) -> None:
     """Called before the server makes its managers: the only moment early enough to choose them."""
     if _wanted(serverapp):
-        from .extension import link
+        from .server.extension import link
 
         link(serverapp)
 
@@ -41,6 +41,6 @@ def _link_jupyter_server_extension(serverapp: ServerApp) -> None:
 def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
     """Called when the server is complete: says what is really in place."""
     if _wanted(serverapp):
-        from .extension import load
+        from .server.extension import load
 
         load(serverapp)

@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from holdfast_client_shim.dialer import Dialer
-from holdfast_client_shim.endpoints import Endpoint, EndpointPool
-from holdfast_client_shim.upstream import DialFailed, Loss, Target, Upstream
+from holdfast_client_shim.gateway.dialer import Dialer
+from holdfast_client_shim.gateway.endpoints import Endpoint, EndpointPool
+from holdfast_client_shim.gateway.upstream import DialFailed, Loss, Target, Upstream
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL, Resume, Resumed, decode
 from support.fake_stream_keeper import FakeGateway, FakeKernel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast_client_shim.endpoints import DOWN_SECONDS, Endpoint, EndpointPool, may_learn
+from holdfast_client_shim.gateway.endpoints import DOWN_SECONDS, Endpoint, EndpointPool, may_learn
 
 A, B, C = (Endpoint.of(f"http://127.0.0.1:{port}") for port in (1, 2, 3))
 

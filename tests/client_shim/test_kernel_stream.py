@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from holdfast_client_shim import kernel_stream, upstream
-from holdfast_client_shim.dialer import Dialer
-from holdfast_client_shim.endpoints import Endpoint, EndpointPool
-from holdfast_client_shim.kernel_stream import KernelStream
-from holdfast_client_shim.outbox import Item
-from holdfast_client_shim.upstream import Target
+from holdfast_client_shim.gateway import upstream
+from holdfast_client_shim.gateway.dialer import Dialer
+from holdfast_client_shim.gateway.endpoints import Endpoint, EndpointPool
+from holdfast_client_shim.gateway.upstream import Target
+from holdfast_client_shim.stream import kernel_stream
+from holdfast_client_shim.stream.kernel_stream import KernelStream
+from holdfast_client_shim.stream.outbox import Item
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL, ByeReason
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL, Message, decode_v1, encode_v1
 from support.fake_stream_keeper import FakeGateway, FakeKernel

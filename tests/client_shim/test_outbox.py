@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast_client_shim.notices import OpenRequests, dead, lifecycle_state
-from holdfast_client_shim.outbox import Outbox
+from holdfast_client_shim.stream.notices import OpenRequests, dead, lifecycle_state
+from holdfast_client_shim.stream.outbox import Outbox
 from holdfast_protocol.errors import FrameError
 from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from holdfast_client_shim.endpoints import Endpoint, EndpointPool
-from holdfast_client_shim.rest import Call, NoAnswer, RestCaller, Unanswered, Verdict, judge
+from holdfast_client_shim.gateway.endpoints import Endpoint, EndpointPool
+from holdfast_client_shim.gateway.rest import Call, NoAnswer, RestCaller, Unanswered, Verdict, judge
 from support.fake_stream_keeper import FakeGateway
 
 

@@ -15,10 +15,10 @@ from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
-from holdfast_client_shim import extension
-from holdfast_client_shim.client import HoldfastGatewayClient
-from holdfast_client_shim.connection import HoldfastWebSocketConnection
-from holdfast_client_shim.managers import (
+from holdfast_client_shim.server import extension
+from holdfast_client_shim.server.client import HoldfastGatewayClient
+from holdfast_client_shim.server.connection import HoldfastWebSocketConnection
+from holdfast_client_shim.server.managers import (
     HoldfastKernelManager,
     HoldfastKernelSpecManager,
     HoldfastMappingKernelManager,

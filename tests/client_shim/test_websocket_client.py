@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_client_shim.websocket import (
+from holdfast_client_shim.gateway.websocket import (
     FrameReader,
     Opcode,
     WebSocketFault,

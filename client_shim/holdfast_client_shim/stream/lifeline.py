@@ -17,9 +17,9 @@ from tenacity.wait import wait_random_exponential
 
 from holdfast_protocol.errors import CloseCode
 
-from .dialer import Dialer
-from .endpoints import Endpoint
-from .upstream import DialFailed, Loss, Receiver, Upstream
+from ..gateway.dialer import Dialer
+from ..gateway.endpoints import Endpoint
+from ..gateway.upstream import DialFailed, Loss, Receiver, Upstream
 
 #: A full-jitter wait doubles from the first to the second, in seconds.
 FIRST_WAIT: Final = 0.05

@@ -41,7 +41,7 @@ class HoldfastMappingKernelManager(GatewayMappingKernelManager):
 
     @default("kernel_manager_class")
     def _default_kernel_manager_class(self) -> str:
-        return "holdfast_client_shim.managers.HoldfastKernelManager"
+        return "holdfast_client_shim.server.managers.HoldfastKernelManager"
 
     async def list_kernels(self, **kwargs: Any) -> list[dict[str, Any]]:
         """Models of all our kernels; raises HTTPError when the gateway cannot tell now."""

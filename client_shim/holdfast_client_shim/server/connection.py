@@ -12,9 +12,9 @@ from jupyter_server.services.kernels.connection.base import BaseKernelWebsocketC
 
 from holdfast_protocol.errors import FrameError
 
-from .browser import BrowserLeg
+from ..stream.browser import BrowserLeg
+from ..stream.kernel_stream import KernelStream
 from .client import HoldfastGatewayClient
-from .kernel_stream import KernelStream
 
 
 class HoldfastWebSocketConnection(BaseKernelWebsocketConnection):

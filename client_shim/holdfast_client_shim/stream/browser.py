@@ -23,7 +23,7 @@ from holdfast_protocol.errors import FrameError
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL, decode_legacy, decode_v1, encode_v1
 from holdfast_protocol.jupyter import encode_legacy as to_legacy
 
-from .websocket import Opcode, server_header
+from ..gateway.websocket import Opcode, server_header
 
 if TYPE_CHECKING:
     from .outbox import Item

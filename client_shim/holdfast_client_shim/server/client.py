@@ -31,11 +31,11 @@ from traitlets import Bool, Unicode, default
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL
 
-from .dialer import Dialer
-from .endpoints import Endpoint, EndpointPool
-from .registry import StreamRegistry
-from .rest import Call, RestCaller, Unanswered
-from .upstream import Target
+from ..gateway.dialer import Dialer
+from ..gateway.endpoints import Endpoint, EndpointPool
+from ..gateway.rest import Call, RestCaller, Unanswered
+from ..gateway.upstream import Target
+from ..stream.registry import StreamRegistry
 
 LEARN_EVERY: Final = 10.0
 READ_BUDGET: Final = 10.0

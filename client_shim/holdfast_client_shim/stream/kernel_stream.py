@@ -35,11 +35,11 @@ from holdfast_protocol.stream.client import (
     StreamResumed,
 )
 
+from ..gateway.upstream import Loss, Upstream
 from .lifeline import Gateway, Lifeline, Verdict
 from .notices import OpenRequests, dead, lifecycle_state
 from .outbox import Item, Outbox
 from .plain import PlainStream
-from .upstream import Loss, Upstream
 
 #: Bytes given to a notebook without its proof before the gateway is no longer read.
 WINDOW_BYTES: Final = 16 * 1024 * 1024

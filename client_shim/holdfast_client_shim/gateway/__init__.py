@@ -1,0 +1,1 @@
+"""Gateways as seen over the network: addresses, dials, websockets, REST. No Jupyter, no streams."""
