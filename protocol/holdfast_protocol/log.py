@@ -13,23 +13,32 @@ by ``s`` or not for ``s``. ``trim`` never removes an entry above ``min(cursor)``
 session could still ask for is either in the log or inside its recorded loss. Only
 ``drop_oldest`` removes more, and it records the loss in the same step.
 
-Rejected: one log per session (iopub would be stored once per open notebook), and reference
-counts per entry (an absent session then needs a walk over the whole log to be forgotten).
+A log on disk may hold millions of small entries, so one costs 12 bytes here (a size and the
+number of its audience) and is an object only while somebody looks at it.
+
+Rejected: one log per session (iopub would be stored once per open notebook), reference
+counts per entry (an absent session then needs a walk over the whole log to be forgotten), and
+a list of objects (130 bytes an entry: a full log of small messages then costs a gigabyte of
+memory on top of the one on disk).
 """
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .errors import InvalidState
 
-#: Slots of removed entries that are kept before the list is compacted: amortises the copy.
+#: Slots of removed entries that are kept before the arrays are compacted: amortises the copy.
 _SLACK: Final = 4096
+_EVERYBODY: Final = 0
+#: The number of a session that no entry in the log is for; no entry ever has it.
+_NOBODY: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One log entry: ``seq`` from 1, ``size`` in bytes, ``audience`` a session or everybody."""
 
     seq: int
@@ -90,16 +99,81 @@ class _Reader:
     scan_to: int = 0
 
 
+@dataclass(slots=True)
+class _Span:
+    """Where entries of one audience are within a range: first and last seq, and how many."""
+
+    first: int
+    last: int
+    count: int
+
+
+class _Audiences:
+    """Numbers for session names, as long as entries are there for them; 0 is everybody.
+
+    Invariant: a number is given to another name only when no entry has it any more, so the
+    table is no longer than the sessions that the log holds something for.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._names: list[str | None] = [None]
+        self._entries = [0]
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def take(self, name: str | None) -> int:
+        """The number for one more entry of ``name``."""
+        if name is None:
+            return _EVERYBODY
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._free.pop() if self._free else len(self._names)
+            if number == len(self._names):
+                self._names.append(name)
+                self._entries.append(0)
+            self._names[number] = name
+            self._numbers[name] = number
+        self._entries[number] += 1
+        return number
+
+    def number(self, name: str) -> int:
+        return self._numbers.get(name, _NOBODY)
+
+    def name(self, number: int) -> str | None:
+        return self._names[number]
+
+    def release(self, number: int, entries: int) -> None:
+        """``entries`` of this number have left the log."""
+        if number == _EVERYBODY:
+            return
+        self._entries[number] -= entries
+        name = self._names[number]
+        if not self._entries[number] and name is not None:
+            del self._numbers[name]
+            self._names[number] = None
+            self._free.append(number)
+
+    def counts(self) -> Counter[int]:
+        return Counter({number: count for number, count in enumerate(self._entries) if count})
+
+
 class LogIndex:
     """Numbers entries 1, 2, 3 … and knows who still needs them. See the module's safety rule."""
 
     def __init__(self) -> None:
-        # _entries[_start:] are present; a list, because a deque is slow in the middle
-        self._entries: list[Entry] = []
+        # [_start:] of both are present
+        self._sizes = array("Q")
+        self._audience = array("I")
         self._start = 0
         self._floor = 0
         self._bytes = 0
+        self._audiences = _Audiences()
         self._readers: dict[str, _Reader] = {}
+        # The reader that held the last trim back: asked first, because it mostly still does.
+        self._blocker: tuple[str, _Reader] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -110,7 +184,7 @@ class LogIndex:
     @property
     def head(self) -> int:
         """The seq of the newest entry; 0 when there never was one."""
-        return self._floor + len(self._entries) - self._start
+        return self._floor + len(self._sizes) - self._start
 
     @property
     def floor(self) -> int:
@@ -126,21 +200,29 @@ class LogIndex:
     def sessions(self) -> tuple[str, ...]:
         return tuple(self._readers)
 
+    def has_session(self, session: str) -> bool:
+        return session in self._readers
+
     def append(self, size: int, audience: str | None = None) -> int:
         """Add an entry and return its seq."""
         seq = self.head + 1
-        self._entries.append(Entry(seq, size, audience))
+        self._sizes.append(size)
+        self._audience.append(self._audiences.take(audience))
         self._bytes += size
         return seq
 
     def entry(self, seq: int) -> Entry | None:
         """The entry with this seq, or None when it is gone or not there yet."""
         if self._floor < seq <= self.head:
-            return self._entries[self._start + seq - self._floor - 1]
+            return self._entry_at(self._start + seq - self._floor - 1)
         return None
 
     def oldest(self) -> Entry | None:
         return self.entry(self._floor + 1)
+
+    def size_through(self, seq: int) -> int:
+        """Bytes of the entries present up to ``seq``."""
+        return sum(self._sizes[self._start : self._slot_after(seq)])
 
     def next_for(self, session: str, after: int) -> Entry | None:
         """The first present entry above ``after`` that is for ``session``, or None."""
@@ -148,15 +230,10 @@ class LogIndex:
         start = max(after, self._floor)
         if reader is not None and reader.scan_from <= start <= reader.scan_to:
             start = reader.scan_to
-        for seq in range(start + 1, self.head + 1):
-            entry = self._entries[self._start + seq - self._floor - 1]
-            if entry.is_for(session):
-                if reader is not None:
-                    reader.scan_from, reader.scan_to = after, seq - 1
-                return entry
+        slot = self._find(session, self._start + start - self._floor)
         if reader is not None:
-            reader.scan_from, reader.scan_to = after, self.head
-        return None
+            reader.scan_from, reader.scan_to = after, slot - self._start + self._floor
+        return self._entry_at(slot) if slot < len(self._sizes) else None
 
     def add_session(self, session: str, at: int | None = None) -> None:
         """Begin to keep entries above ``at`` (default: the head) for ``session``. Idempotent."""
@@ -199,35 +276,28 @@ class LogIndex:
 
     def trim(self) -> Dropped | None:
         """Remove what every holding session has acknowledged; with no session, nothing."""
-        holding = [
-            (name, reader) for name, reader in self._readers.items() if reader.holds
-        ]  # fmt: skip
-        if not holding:
-            return None
-        limit = min(self._advance(name, reader) for name, reader in holding)
+        limit = self._trim_limit()
         if limit <= self._floor:
             return None
-        entries = size = 0
-        while self._floor < limit:
-            gone = self._pop()
-            entries, size = entries + 1, size + gone.size
-            self._note_loss(gone, "the session was away too long", only_idle=True)
-        return Dropped(self._floor, entries, size)
+        return self._remove(limit, "the session was away too long", only_idle=True)
 
     def drop_oldest(self, size: int, reason: str) -> Dropped | None:
         """Remove oldest entries until ``size`` bytes are gone; record each session's loss."""
-        entries = freed = 0
-        while self._floor < self.head and freed < size:
-            gone = self._pop()
-            entries, freed = entries + 1, freed + gone.size
-            self._note_loss(gone, reason, only_idle=False)
-        return Dropped(self._floor, entries, freed) if entries else None
+        slot, freed = self._start, 0
+        while slot < len(self._sizes) and freed < size:
+            freed += self._sizes[slot]
+            slot += 1
+        if slot == self._start:
+            return None
+        return self._remove(self._floor + slot - self._start, reason, only_idle=False)
 
     def check_invariants(self) -> None:
         """Raises AssertionError when the safety rule is broken. For tests and debug runs."""
-        present = self._entries[self._start :]
-        assert self._bytes == sum(entry.size for entry in present)
-        assert [entry.seq for entry in present] == list(range(self._floor + 1, self.head + 1))
+        assert len(self._sizes) == len(self._audience)
+        assert self._bytes == sum(self._sizes[self._start :])
+        present = Counter(self._audience[self._start :])
+        del present[_EVERYBODY]
+        assert present == self._audiences.counts()
         for name, reader in self._readers.items():
             assert reader.acknowledged <= reader.cursor <= self.head
             assert reader.loss is None or reader.loss.last <= self._floor
@@ -240,35 +310,92 @@ class LogIndex:
         except KeyError:
             raise InvalidState(f"unknown session {session!r}") from None
 
-    def _advance(self, name: str, reader: _Reader) -> int:
-        seq = max(reader.cursor, self._floor if reader.loss is None else reader.cursor)
-        while seq < self.head:
-            entry = self.entry(seq + 1)
-            if entry is not None and entry.is_for(name):
-                break
-            seq += 1
-        reader.cursor = seq
-        return seq
+    def _entry_at(self, slot: int) -> Entry:
+        seq = self._floor + slot - self._start + 1
+        return Entry(seq, self._sizes[slot], self._audiences.name(self._audience[slot]))
 
-    def _pop(self) -> Entry:
-        gone = self._entries[self._start]
-        self._start += 1
-        self._floor = gone.seq
-        self._bytes -= gone.size
-        if self._start >= _SLACK and 2 * self._start >= len(self._entries):
-            del self._entries[: self._start]
-            self._start = 0
-        return gone
+    def _slot_after(self, seq: int) -> int:
+        """Where the entry above ``seq`` is, within what is present."""
+        return self._start + min(max(seq, self._floor), self.head) - self._floor
 
-    def _note_loss(self, gone: Entry, reason: str, *, only_idle: bool) -> None:
+    def _find(self, session: str, slot: int) -> int:
+        """The first slot from ``slot`` on that is for ``session``; the end when there is none."""
+        mine, end, audience = self._audiences.number(session), len(self._audience), self._audience
+        while slot < end and (number := audience[slot]) != _EVERYBODY and number != mine:
+            slot += 1
+        return slot
+
+    def _trim_limit(self) -> int:
+        """How far every holding session is; the floor when nothing may go.
+
+        A page that was closed blocks at its place for days while another one acknowledges
+        hundreds of times a second, so whoever blocked last is asked before all are.
+        """
+        if self._blocker is not None:
+            name, reader = self._blocker
+            known = self._readers.get(name) is reader
+            if known and reader.holds and self._advance(name, reader) <= self._floor:
+                return self._floor
+        self._blocker = None
+        limit = self.head + 1
         for name, reader in self._readers.items():
-            if (only_idle and reader.holds) or reader.cursor >= gone.seq:
-                continue
-            if not gone.is_for(name):
-                if reader.loss is None and reader.cursor == gone.seq - 1:
-                    reader.cursor = gone.seq
-                continue
-            old = reader.loss
-            first = gone.seq if old is None else old.first
-            count = 1 if old is None else old.count + 1
-            reader.loss = Loss(first, gone.seq, count, reason)
+            if reader.holds and (cursor := self._advance(name, reader)) < limit:
+                limit, self._blocker = cursor, (name, reader)
+                if limit <= self._floor:
+                    break
+        return self._floor if self._blocker is None else limit
+
+    def _advance(self, name: str, reader: _Reader) -> int:
+        # below the floor all is acknowledged, or in a loss that is told whatever is trimmed
+        slot = self._find(name, self._start + max(reader.cursor, self._floor) - self._floor)
+        reader.cursor = self._floor + slot - self._start
+        return reader.cursor
+
+    def _remove(self, limit: int, reason: str, *, only_idle: bool) -> Dropped:
+        """Remove everything up to ``limit`` and note who had not read it. See the safety rule."""
+        gone = self._spans(self._floor, limit)
+        for name, reader in self._readers.items():
+            if reader.cursor < limit and not (only_idle and reader.holds):
+                unread = gone if reader.cursor <= self._floor else self._spans(reader.cursor, limit)
+                self._note_loss(name, reader, unread, limit, reason)
+        for number, span in gone.items():
+            self._audiences.release(number, span.count)
+        end = self._slot_after(limit)
+        dropped = Dropped(limit, end - self._start, sum(self._sizes[self._start : end]))
+        self._start, self._floor = end, limit
+        self._bytes -= dropped.size
+        if self._start >= _SLACK and 2 * self._start >= len(self._sizes):
+            del self._sizes[: self._start], self._audience[: self._start]
+            self._start = 0
+        return dropped
+
+    def _spans(self, after: int, through: int) -> dict[int, _Span]:
+        """Where in ``(after, through]`` each audience's entries are."""
+        spans: dict[int, _Span] = {}
+        numbers = self._audience[self._slot_after(after) : self._slot_after(through)]
+        for seq, number in enumerate(numbers, after + 1):
+            span = spans.get(number)
+            if span is None:
+                spans[number] = _Span(seq, seq, 1)
+            else:
+                span.last, span.count = seq, span.count + 1
+        return spans
+
+    def _note_loss(
+        self, name: str, reader: _Reader, unread: dict[int, _Span], limit: int, reason: str
+    ) -> None:
+        """What ``unread`` says is about to go, and ``reader`` may have needed some of it."""
+        mine = (_EVERYBODY, self._audiences.number(name))
+        spans = [unread[number] for number in mine if number in unread]
+        old = reader.loss
+        if not spans:
+            reader.cursor = limit if old is None else reader.cursor
+            return
+        first = min(span.first for span in spans)
+        reader.cursor = first - 1 if old is None else reader.cursor
+        reader.loss = Loss(
+            first if old is None else old.first,
+            max(span.last for span in spans),
+            sum(span.count for span in spans) + (0 if old is None else old.count),
+            reason,
+        )

@@ -93,6 +93,35 @@ def test_drop_oldest_tells_exactly_who_lost() -> None:
     assert log.loss_for("a", 0) is None
 
 
+def test_a_loss_that_was_not_told_yet_holds_nothing_back() -> None:
+    log = LogIndex()
+    log.add_session("reader")
+    log.add_session("absent")
+    log.append(10)
+    assert log.drop_oldest(10, "log full") is not None
+    log.append(10, "reader")
+    log.acknowledge("reader", 2)
+    assert log.trim() is not None
+    assert log.floor == 2
+    loss = log.loss_for("absent", 0)
+    assert loss is not None
+    assert (loss.first, loss.last, loss.count) == (1, 1, 1)
+
+
+def test_a_number_of_a_name_that_left_is_not_the_next_ones_past() -> None:
+    log = LogIndex()
+    log.add_session("reader")
+    log.append(1, "old")
+    log.append(1, "reader")
+    log.acknowledge("reader", 2)
+    log.trim()
+    log.append(1, "new")
+    log.append(2, "old")
+    assert log.next_for("new", 0).seq == 3
+    assert log.next_for("old", 0).seq == 4
+    log.check_invariants()
+
+
 @pytest.mark.parametrize("seq", [-1, 4, 99])
 def test_an_acknowledgement_ahead_or_back_is_misuse(seq: int) -> None:
     log = LogIndex()

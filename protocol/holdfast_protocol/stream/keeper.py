@@ -110,7 +110,7 @@ class SessionStream:
     @property
     def acknowledged(self) -> int:
         """What the client has acknowledged of the log; 0 before its first attach."""
-        known = self.session_id in self._log.index.sessions
+        known = self._log.index.has_session(self.session_id)
         return self._log.index.acknowledged(self.session_id) if known else 0
 
     def attach(self, resume: Resume) -> Attached | Refused:

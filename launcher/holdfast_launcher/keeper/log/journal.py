@@ -192,12 +192,7 @@ class Journal:
             self._drop(excess + min(SPILL_BYTES, self._limit // 8), REASON_FULL)
 
     def _drop_through(self, seq: int, reason: str) -> None:
-        size = sum(
-            entry.size
-            for number in range(self._index.floor + 1, seq + 1)
-            if (entry := self._index.entry(number)) is not None
-        )
-        self._drop(size, reason)
+        self._drop(self._index.size_through(seq), reason)
 
     def _drop(self, size: int, reason: str) -> None:
         dropped = self._index.drop_oldest(size, reason)

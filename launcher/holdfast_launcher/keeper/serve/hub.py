@@ -266,7 +266,7 @@ class Hub(KernelListener):
         """The log is about to drop what was not read: the long absent hold nothing back."""
         for session in self.sessions:
             if self.sessions.absent_for(session) > age:
-                known = session.session_id in self.journal.index.sessions
+                known = self.journal.index.has_session(session.session_id)
                 if known:
                     self.journal.index.set_holding(session.session_id, False)
 

@@ -81,7 +81,7 @@ class PlainStream:
     def proven(self) -> int:
         """Everything up to this seq has arrived."""
         index = self._log.index
-        return index.acknowledged(self.session_id) if self.session_id in index.sessions else 0
+        return index.acknowledged(self.session_id) if index.has_session(self.session_id) else 0
 
     def attach(self, nonce: bytes) -> int:
         """A new connection with its own ``nonce``: start after what is proven; returns that seq."""

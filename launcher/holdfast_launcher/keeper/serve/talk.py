@@ -174,7 +174,7 @@ class StreamTalk(Talk):
         frame = decode_frame(data)
         if not isinstance(frame, Resume):
             raise StreamError(f"{type(frame).__name__} before RESUME")
-        new = self.session.session_id not in self.hub.journal.index.sessions
+        new = not self.hub.journal.index.has_session(self.session.session_id)
         outcome = self._stream.attach(frame)
         if isinstance(outcome, Refused):
             return Turned(outcome.bye, outcome.close_code, outcome.message)
@@ -206,7 +206,7 @@ class PlainTalk(Talk):
         self._nonce = nonce
 
     def begin(self, attachment: Attachment) -> None:
-        new = self.session.session_id not in self.hub.journal.index.sessions
+        new = not self.hub.journal.index.has_session(self.session.session_id)
         if self.session.stream is not None:
             self.session.stream.detach()
         self._stream.attach(self._nonce)
