@@ -30,6 +30,8 @@ from holdfast_protocol.stream.client import (
     Delivered,
     EpochChanged,
     GapSeen,
+    Predecessor,
+    StreamResumed,
 )
 from holdfast_protocol.stream.keeper import Accepted, Attached, Refused, SessionStream
 from holdfast_protocol.stream.state import ClientState
@@ -234,6 +236,44 @@ def test_a_new_client_cannot_claim_a_place_that_the_session_never_had(seq: int) 
     assert refused.close_code is CloseCode.POSITION
     assert keeper.client_id == b"c" * 16, "the session is still its client's"
     assert isinstance(keeper.attach(Resume(b"d" * 16, 1, EPOCH, 2)), Attached)
+
+
+def test_a_successor_goes_on_where_its_predecessor_was() -> None:
+    log, client, keeper = pair()
+    connected(log, client, keeper)
+    client.send(b"one")
+    keeper.receive(client.next_frames()[0])
+    for n in range(3):
+        log.append(b"%d" % n)
+    for frame in iter(keeper.next_frame, None):
+        client.receive(frame)
+    client.consumed(2)
+    successor = ClientStream(b"d" * 16, predecessor=Predecessor(EPOCH, client.consumed_up_to))
+    successor.send(b"two")
+    assert connected(log, successor, keeper) == [StreamResumed(first=True)]
+    assert (successor.accepted, successor.unacknowledged) == (1, (b"two",))
+    assert keeper.receive(successor.next_frames()[0]) == [Accepted(2, b"two")]
+    frame = keeper.next_frame()
+    assert frame is not None
+    assert successor.receive(frame) == [Delivered(3, b"2")], "what was used is not repeated"
+    successor.disconnected()
+    assert StreamResumed(first=False) in connected(log, successor, keeper)
+
+
+def test_a_successor_learns_that_the_log_is_another_one() -> None:
+    """Without a predecessor it would begin at the head, and miss what is there unseen."""
+    log, _, _ = pair()
+    log.append(b"said before the successor came")
+    keeper = SessionStream("s", log, epoch=b"n" * 16)
+    successor = ClientStream(b"d" * 16, predecessor=Predecessor(EPOCH, 57))
+    successor.send(b"new")
+    events = connected(log, successor, keeper)
+    assert events[:2] == [EpochChanged(()), StreamResumed(first=True)]
+    assert [type(event) for event in events[2:]] == [GapSeen]
+    assert keeper.receive(successor.next_frames()[0]) == [Accepted(1, b"new")]
+    frame = keeper.next_frame()
+    assert frame is not None
+    assert successor.receive(frame) == [Delivered(1, b"said before the successor came")]
 
 
 def test_another_epoch_fails_what_was_not_acknowledged_and_replays_its_own_log() -> None:

@@ -15,7 +15,6 @@ connections. What it promises:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from ..errors import CloseCode, InvalidState, SendBufferFull, StreamError
@@ -32,8 +31,28 @@ from ..frames import (
     Resumed,
     decode,
 )
+from .client_events import (
+    ByeReceived,
+    Delivered,
+    EpochChanged,
+    Event,
+    GapSeen,
+    Predecessor,
+    StreamResumed,
+)
 from .keeper import ACK_BYTES, ACK_MESSAGES
 from .state import ClientEvent, ClientState, next_client_state
+
+__all__ = [
+    "ByeReceived",
+    "ClientStream",
+    "Delivered",
+    "EpochChanged",
+    "Event",
+    "GapSeen",
+    "Predecessor",
+    "StreamResumed",
+]
 
 #: Unacknowledged bytes that a client holds before ``send`` refuses.
 SEND_LIMIT_BYTES: Final = 256 * 1024 * 1024
@@ -41,55 +60,23 @@ SEND_LIMIT_BYTES: Final = 256 * 1024 * 1024
 MAX_ENTRY_BYTES: Final = 2 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class StreamResumed:
-    """The stream is live again. ``first``: this stream was never live before."""
-
-    first: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """One message from the kernel (v1 framing)."""
-
-    seq: int
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class GapSeen:
-    """Entries ``first`` … ``last`` are lost, and why. The keeper tells the cells by messages."""
-
-    first: int
-    last: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EpochChanged:
-    """Another log began at the keeper; ``failed`` were not acknowledged and are not sent again."""
-
-    failed: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ByeReceived:
-    """The keeper ends the connection; ``bye.come_back`` says whether to dial again."""
-
-    bye: Bye
-
-
-Event = StreamResumed | Delivered | GapSeen | EpochChanged | ByeReceived
-
-
 class ClientStream:
     """One session at the client. All methods are synchronous and never block.
 
     ``client_id``: 16 random bytes, one per process and session. ``limit_bytes``: how much
-    unacknowledged data ``send`` takes.
+    unacknowledged data ``send`` takes. ``predecessor``: of a session that another process had
+    before. It makes a keeper with another log say so, where a client that names no epoch would
+    begin at that log's head and never know what it missed. A keeper that refuses its position
+    (4404) is to be asked again by a client without one: the session's own place will do.
     """
 
-    def __init__(self, client_id: bytes, *, limit_bytes: int = SEND_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        client_id: bytes,
+        *,
+        limit_bytes: int = SEND_LIMIT_BYTES,
+        predecessor: Predecessor | None = None,
+    ) -> None:
         if len(client_id) != len(NO_EPOCH):
             raise InvalidState(f"a client id has 16 bytes, not {len(client_id)}")
         self.client_id = client_id
@@ -97,6 +84,7 @@ class ClientStream:
         self.epoch = NO_EPOCH
         self.attempt = 0
         self.position = 0
+        self._predecessor = predecessor
         self._limit = limit_bytes
         # what we sent or want to send, from seq _first on; _unsent of them are still to go out
         self._pending: deque[bytes] = deque()
@@ -136,6 +124,21 @@ class ClientStream:
         return self.epoch != NO_EPOCH
 
     @property
+    def accepted(self) -> int:
+        """The highest seq that the keeper is known to have accepted of this session."""
+        return self._first - 1
+
+    @property
+    def consumed_up_to(self) -> int:
+        """The highest seq given to ``consumed``; a successor may begin there."""
+        return self._consumed
+
+    @property
+    def unacknowledged(self) -> tuple[bytes, ...]:
+        """The messages above ``accepted``, in order."""
+        return tuple(self._pending)
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes sent or queued and not acknowledged."""
         return self._pending_bytes
@@ -149,11 +152,12 @@ class ClientStream:
         """A new connection is open: its first frame (RESUME). Raises InvalidState."""
         self.state = next_client_state(self.state, ClientEvent.CONNECT)
         self.attempt += 1
+        before = self._predecessor if not self.numbered else None
         return Resume(
             self.client_id,
             self.attempt,
-            self.epoch,
-            self.position,
+            self.epoch if before is None else before.epoch,
+            self.position if before is None else before.position,
             self._partial_size,
             self._first,
         ).encode()
@@ -265,6 +269,9 @@ class ClientStream:
                 events.insert(0, EpochChanged(tuple(self._pending)))
                 self._pending.clear()
                 self._pending_bytes = 0
+            elif self._predecessor is not None and self._predecessor.epoch != frame.epoch:
+                # what is pending is ours and has never been sent to anybody: it may go out
+                events.insert(0, EpochChanged(()))
             self._begin(frame)
         else:
             self._continue(frame)
