@@ -21,7 +21,12 @@ class Kind(Enum):
     KERNEL = "kernels"
     SESSION = "sessions"
     EVENT = "events"
+    LEADER = "leader"
+    CONFIG = "config"
 
+
+#: One key each, which has no name below it.
+SINGLE = frozenset({Kind.LEADER, Kind.CONFIG})
 
 _BY_NAME = {kind.value: kind for kind in Kind}
 
@@ -38,15 +43,18 @@ class Keys:
 
     @property
     def config(self) -> str:
-        return f"{self.prefix}config"
+        return f"{self.prefix}{Kind.CONFIG.value}"
 
     @property
     def leader(self) -> str:
-        return f"{self.prefix}leader"
+        return f"{self.prefix}{Kind.LEADER.value}"
 
     def of(self, kind: Kind, name: str) -> str:
-        """The key of one thing. Raises ValueError when ``name`` is empty or has a slash."""
-        if not name or "/" in name:
+        """The key of one thing; of a single key the name is its kind's. Raises ValueError for
+        another one, and when ``name`` is empty or has a slash."""
+        if kind in SINGLE and name == kind.value:
+            return f"{self.prefix}{name}"
+        if kind in SINGLE or not name or "/" in name:
             raise ValueError(f"{name!r} cannot name one of {kind.value}")
         return f"{self.prefix}{kind.value}/{name}"
 
@@ -60,6 +68,8 @@ class Keys:
             return None
         word, slash, name = key[len(self.prefix) :].partition("/")
         kind = _BY_NAME.get(word)
+        if kind in SINGLE:
+            return None if slash else (kind, word)
         if kind is None or not slash or not name or "/" in name:
             return None
         return kind, name

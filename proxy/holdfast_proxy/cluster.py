@@ -15,7 +15,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """POST /api/kernels after validation. ``kernel_id`` is the client's KERNEL_ID or new."""
+    """POST /api/kernels after validation. ``kernel_id`` is the client's KERNEL_ID or new.
+
+    ``forwarded_by``: the proxy that passed it on; such a start is never passed on again.
+    """
 
     kernel_id: str
     user: str
@@ -23,6 +26,7 @@ class StartRequest:
     path: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     request_id: str | None = None
+    forwarded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

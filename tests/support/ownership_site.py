@@ -19,7 +19,7 @@ from aiohttp import web
 
 from holdfast_protocol.keys import Keys
 from holdfast_proxy.cluster import LifecycleCall, StartRequest
-from holdfast_proxy.config import ProxyConfig, Secret
+from holdfast_proxy.config import Mode, ProxyConfig, Secret
 from holdfast_proxy.edge.app import build_app
 from holdfast_proxy.ownership.active import ActiveCluster
 from holdfast_proxy.ownership.assembly import assemble
@@ -96,6 +96,7 @@ class Site:
     lease_ttl: float = 5.0
     takeover_wait: float = 15.0
     node_grace: float = 600.0
+    mode: Mode = Mode.ACTIVE_ACTIVE
     #: Unique per site, so that several tests share one real etcd.
     name: str = field(default_factory=lambda: f"test-{uuid.uuid4().hex[:8]}")
 
@@ -118,6 +119,7 @@ class Site:
             lease_ttl=self.lease_ttl,
             takeover_wait=self.takeover_wait,
             node_grace=self.node_grace,
+            mode=self.mode,
         ).bound(port)
         moved, store = MovedClock(), store or self.new_store()
         cluster = assemble(config, proxy_url=config.url, store=store, clock=moved.clock())

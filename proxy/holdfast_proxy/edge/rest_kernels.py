@@ -48,7 +48,8 @@ async def get_kernel(request: web.Request) -> web.Response:
 
 async def start_kernel(request: web.Request) -> web.Response:
     edge = request.app[EDGE]
-    user = identity_of(request).user
+    identity = identity_of(request)
+    user = identity.user
     if user is None:
         raise BadRequest("a forwarded start must name its user")
     start = read_start(
@@ -56,6 +57,7 @@ async def start_kernel(request: web.Request) -> web.Response:
         user=user,
         whitelist=edge.config.env_whitelist,
         request_id=read_request_id(request.headers),
+        forwarded_by=identity.forwarded_by,
     )
     model = await edge.cluster.start_kernel(start)
     location = f"{edge.config.base_url}api/kernels/{quote(model.id, safe='')}"
@@ -95,7 +97,12 @@ async def _lifecycle(request: web.Request) -> tuple[Edge, str, LifecycleCall]:
 
 
 def read_start(
-    body: dict[str, Any], *, user: str, whitelist: tuple[str, ...], request_id: str | None
+    body: dict[str, Any],
+    *,
+    user: str,
+    whitelist: tuple[str, ...],
+    request_id: str | None,
+    forwarded_by: str | None = None,
 ) -> StartRequest:
     """POST /api/kernels after validation. Raises BadRequest naming the field."""
     name, path, env = body.get("name"), body.get("path"), body.get("env")
@@ -113,6 +120,7 @@ def read_start(
         path=path or None,
         env=kernel_environment(env, whitelist=whitelist, user=user),
         request_id=request_id,
+        forwarded_by=forwarded_by,
     )
 
 

@@ -1,4 +1,4 @@
-"""The ``Cluster`` of active-active mode: every proxy may own kernels, each kernel has one owner.
+"""The ``Cluster`` on etcd: each kernel has one owner, and the mode says which proxies may own.
 
 The face only: it finds the kernel, asks the part that knows, and turns records into what clients
 see. What a client may know is decided here: another user's kernel looks like none.
@@ -14,6 +14,7 @@ import structlog
 
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.kernel_records import KernelRecord, KernelState
+from holdfast_protocol.records import KernelReport
 from holdfast_proxy.cluster import (
     Cluster,
     Dead,
@@ -33,6 +34,7 @@ from holdfast_proxy.ownership.endings import Endings
 from holdfast_proxy.ownership.forwarding import Forwarder
 from holdfast_proxy.ownership.keepers import KeeperError
 from holdfast_proxy.ownership.launchers import LAUNCHER_TTL
+from holdfast_proxy.ownership.leadership.delegation import Delegation
 from holdfast_proxy.ownership.lifecycle import Lifecycle
 from holdfast_proxy.ownership.member import ConfigMismatch, Standing
 from holdfast_proxy.ownership.models import is_shown, live_model, recorded_model
@@ -64,6 +66,9 @@ class ActiveCluster(Cluster):
         self._lifecycle = Lifecycle(parts, self._endings, forwarder)
         self._sweep = Sweep(parts, self._starts, self._endings)
         self._orphans = Orphans(parts)
+        self._delegation = Delegation(parts, forwarder, caller)
+        parts.launchers.on_stranger(self._met_stranger)
+        self._strangers: set[str] = set()
         self._seeks = SingleFlight(parts.tasks)
         self._draining = False
 
@@ -82,8 +87,13 @@ class ActiveCluster(Cluster):
             return Readiness.NOT_READY, "the cluster runs in another mode than this proxy"
         if not self._parts.view.synced or standing is Standing.JOINING:
             return Readiness.NOT_READY, "waiting for etcd"
+        passive = self._parts.authority.passive
+        if passive is not None:
+            return Readiness.NOT_READY, passive
         if standing is Standing.FENCED:
             return Readiness.DEGRADED, "no lease in etcd: nothing can be started or deleted"
+        if self._parts.authority.leader is None and not self._parts.authority.may_own:
+            return Readiness.DEGRADED, "no proxy leads the cluster: starts and deletes wait"
         return Readiness.READY, "this proxy holds its lease"
 
     def proxies(self) -> list[ProxyInfo]:
@@ -108,6 +118,7 @@ class ActiveCluster(Cluster):
         loops = {
             "cluster view": parts.view.run(),
             "takeovers": parts.ownership.run(),
+            "leadership": parts.authority.run(),
             "peers": self._peers.run(),
             "sweep": self._sweep.run(),
             "timeline": parts.timeline.run(),
@@ -120,6 +131,7 @@ class ActiveCluster(Cluster):
     async def drain(self) -> None:
         self._draining = True
         await self._parts.ownership.release_all()
+        await self._parts.authority.resign()
         await self._parts.member.leave()
 
     async def close(self) -> None:
@@ -226,6 +238,10 @@ class ActiveCluster(Cluster):
     # --- acting on kernels ---
 
     async def start_kernel(self, request: StartRequest) -> KernelModel:
+        if not self._parts.authority.may_own:
+            model = await self._delegation.start(request)
+            if model is not None:
+                return model
         entry = await self._starts.start(request)
         return self._model(request.kernel_id, entry.record)
 
@@ -242,6 +258,10 @@ class ActiveCluster(Cluster):
 
     # --- launchers ---
 
+    def _met_stranger(self, launcher_id: str, _kernel_id: str, _report: KernelReport) -> None:
+        if not self._parts.authority.may_own:
+            self._strangers.add(launcher_id)
+
     def kernelspecs(self) -> Mapping[str, Any]:
         return self._parts.kernelspecs.merged()
 
@@ -252,6 +272,9 @@ class ActiveCluster(Cluster):
         self, launcher_id: str, credential: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
         joined = await self._parts.launchers.heartbeat(launcher_id, credential, body)
+        if launcher_id in self._strangers and joined is None:
+            self._delegation.repeat(launcher_id, credential, body)
+        self._strangers.discard(launcher_id)
         answer: dict[str, Any] = {
             "proxies": [{"id": proxy.id, "url": proxy.url} for proxy in self.proxies()],
             "ttl": LAUNCHER_TTL,

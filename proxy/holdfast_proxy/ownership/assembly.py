@@ -22,6 +22,8 @@ from holdfast_proxy.ownership.keepers import KeeperClient
 from holdfast_proxy.ownership.kernelspecs import Kernelspecs
 from holdfast_proxy.ownership.launcher_client import LauncherClient
 from holdfast_proxy.ownership.launchers import Launchers
+from holdfast_proxy.ownership.leadership.authority import Authority, EveryProxy
+from holdfast_proxy.ownership.leadership.one_leader import OneLeader
 from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.ownership.owner import Ownership
 from holdfast_proxy.ownership.parts import Parts
@@ -65,14 +67,28 @@ def _parts(
     reports = Reports(view=view, clock=clock)
     launchers = _launchers(config, store, view, reports, sealer, clock)
     client = LauncherClient(caller=caller, clock=clock)
+    timeline = Timeline(store=store, keys=keys, proxy_id=config.id, clock=clock)
+    authority: Authority = EveryProxy()
+    if config.mode is Mode.ACTIVE_PASSIVE:
+        authority = OneLeader(
+            store=store, keys=keys, view=view, member=member, peers=peers, timeline=timeline
+        )
+    ownership = Ownership(
+        store=store,
+        keys=keys,
+        view=view,
+        member=member,
+        peers=peers,
+        authority=authority,
+        tasks=tasks,
+    )
     return Parts(
         clock=clock,
         view=view,
         member=member,
-        ownership=Ownership(
-            store=store, keys=keys, view=view, member=member, peers=peers, tasks=tasks
-        ),
-        writer=KernelWriter(store=store, keys=keys, view=view, member=member),
+        authority=authority,
+        ownership=ownership,
+        writer=KernelWriter(store=store, keys=keys, view=view, member=member, authority=authority),
         sealer=sealer,
         reports=reports,
         endpoints=Endpoints(keys=keys, sealer=sealer),
@@ -80,7 +96,7 @@ def _parts(
         launchers=launchers,
         launcher_client=client,
         kernelspecs=Kernelspecs(view=view, launchers=launchers, client=client, tasks=tasks),
-        timeline=Timeline(store=store, keys=keys, proxy_id=config.id, clock=clock),
+        timeline=timeline,
         tasks=tasks,
         takeover_wait=config.takeover_wait,
         node_grace=config.node_grace,
@@ -119,11 +135,7 @@ def _member(config: ProxyConfig, proxy_url: str, store: Store, clock: Clock) -> 
 
 
 def _checked(config: ProxyConfig) -> str:
-    """The cluster key of a configuration that this version can run."""
-    if config.mode is not Mode.ACTIVE_ACTIVE:
-        raise ConfigError(
-            f'mode "{config.mode.value}" is not implemented yet: set mode = "active-active"'
-        )
+    """The cluster key, which every proxy of a cluster needs."""
     if config.cluster_key is None:
         raise ConfigError(
             "cluster_key_file is missing: proxies seal secrets in etcd and know each other by it. "

@@ -22,6 +22,7 @@ from holdfast_protocol.keys import Keys, Kind
 from holdfast_protocol.ownership import SeenOwner
 from holdfast_protocol.records import (
     ActivityRecord,
+    ConfigRecord,
     CredentialRecord,
     LauncherRecord,
     OwnerRecord,
@@ -40,6 +41,8 @@ _DECODERS: Final[dict[Kind, Callable[[bytes], Any]]] = {
     Kind.ACTIVITY: ActivityRecord.decode,
     Kind.CREDENTIAL: CredentialRecord.decode,
     Kind.KERNEL: decode_kernel,
+    Kind.LEADER: OwnerRecord.decode,
+    Kind.CONFIG: ConfigRecord.decode,
 }
 
 
@@ -130,6 +133,12 @@ class ClusterView:
         return None if entry is None else seen_owner(entry)
 
     @property
+    def leader(self) -> SeenOwner | None:
+        """The ``leader`` key (active-passive)."""
+        entry = self._entries[Kind.LEADER].get(Kind.LEADER.value)
+        return None if entry is None else seen_owner(entry)
+
+    @property
     def owners(self) -> dict[str, Entry[OwnerRecord]]:
         return self._entries[Kind.OWNER]
 
@@ -170,6 +179,11 @@ class ClusterView:
     async def read_owner(self, kernel_id: str) -> SeenOwner | None:
         """The owner key by a linearizable read. Raises StoreError, RecordError."""
         entry = await self.read(Kind.OWNER, kernel_id)
+        return None if entry is None else seen_owner(entry)
+
+    async def read_leader(self) -> SeenOwner | None:
+        """The leader key by a linearizable read. Raises StoreError, RecordError."""
+        entry = await self.read(Kind.LEADER, Kind.LEADER.value)
         return None if entry is None else seen_owner(entry)
 
     async def catch_up(self) -> None:

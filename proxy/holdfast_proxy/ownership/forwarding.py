@@ -7,11 +7,11 @@ to the one who decides. Must not know records or the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from holdfast_proxy.cluster import KernelModel, LifecycleCall
+from holdfast_proxy.cluster import KernelModel, LifecycleCall, StartRequest
 from holdfast_proxy.errors import (
     BadRequest,
     Conflict,
@@ -58,6 +58,19 @@ class Forwarder:
         """Raises OwnerUnreachable, Misdirected and what the owner answered."""
         await self._pass_on("DELETE", peer, kernel_id, "", user, call)
 
+    async def start(self, peer: Target, request: StartRequest) -> KernelModel:
+        """A start, to the leader; a repeated one follows the record, so it may always be.
+
+        Raises OwnerUnreachable, Misdirected and what the leader answered.
+        """
+        headers = [("Holdfast-Forwarded", self._me), ("Holdfast-User", request.user)]
+        if request.request_id is not None:
+            headers.append(("Holdfast-Request", request.request_id))
+        env = {**request.env, "KERNEL_ID": request.kernel_id}
+        body = {"name": request.spec_name, "path": request.path, "env": env}
+        answer = await self._ask("POST", peer, "/api/kernels", headers, body)
+        return _model(answer.document)
+
     async def _pass_on(
         self,
         method: str,
@@ -73,11 +86,21 @@ class Forwarder:
             if left <= 0:
                 raise Unavailable("the request waited longer than it is good for; ask again")
             headers.append(("Holdfast-Max-Age", f"{left:.3f}"))
-        target = Target(url=peer.url, bearer=self._cluster_key, fingerprint=peer.fingerprint)
         path = f"/api/kernels/{quote(kernel_id, safe='')}{action}"
+        return await self._ask(method, peer, path, headers, None)
+
+    async def _ask(
+        self,
+        method: str,
+        peer: Target,
+        path: str,
+        headers: Sequence[tuple[str, str]],
+        body: Mapping[str, Any] | None,
+    ) -> Answer:
+        target = Target(url=peer.url, bearer=self._cluster_key, fingerprint=peer.fingerprint)
         try:
             answer = await self._caller.call(
-                method, target, path, headers=headers, timeout=START, acts=True
+                method, target, path, headers=headers, body=body, timeout=START, acts=True
             )
         except NotSent as error:
             raise OwnerUnreachable(str(error), sent=False) from error
@@ -101,7 +124,7 @@ def _raise_as_answered(answer: Answer) -> None:
         case 409:
             raise Conflict(message, reason=answer.reason or None)
         case 400:
-            raise BadRequest(message)
+            raise BadRequest(message, reason=answer.reason or None)
         case 403:
             raise Forbidden(message)
         case 500 if answer.reason == "start_failed":  # others are not a proxy's: no kernel ended

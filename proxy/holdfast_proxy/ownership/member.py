@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from enum import Enum
 
 import structlog
@@ -217,13 +218,43 @@ class Member:
             )
             found = await self._store.get(self._keys.config, timeout=2.0)
         theirs = mine if found is None else ConfigRecord.decode(found.value)
-        if theirs.mode != self._mode:
-            self._final = Standing.REFUSED
-            raise ConfigMismatch(
-                f"the cluster runs in mode {theirs.mode!r} and this proxy is configured for "
-                f"{self._mode!r}: give all proxies the same mode"
-            )
+        if found is not None and theirs.mode != self._mode:
+            theirs = await self._switched(found, theirs)
         self.era = theirs.era
+
+    async def _switched(self, found: KeyValue, theirs: ConfigRecord) -> ConfigRecord:
+        """The config with our mode, when no proxy runs by the other. Raises ConfigMismatch.
+
+        A proxy of the other mode that registers at the same moment sees the change in its watch
+        and leaves (``config_changed``); until then fencing tokens keep both harmless.
+        """
+        others = await self._store.range(self._keys.all_of(Kind.PROXY), timeout=2.0)
+        switched = replace(theirs, mode=self._mode)
+        if not list(others):
+            result = await self._store.txn(
+                [ModEquals(self._keys.config, found.mod_revision)],
+                [Put(self._keys.config, switched.encode())],
+                timeout=2.0,
+            )
+            if result.succeeded:
+                _log.warning("the cluster's mode was changed", now=self._mode, before=theirs.mode)
+                return switched
+        self._final = Standing.REFUSED
+        raise ConfigMismatch(
+            f"the cluster runs in mode {theirs.mode!r} and this proxy is configured for "
+            f"{self._mode!r}: give all proxies the same mode. To change it, stop them all first"
+        )
+
+    def config_changed(self, theirs: ConfigRecord) -> None:
+        """The watch saw the cluster's config. Another mode: leave. A higher era (after etcd was
+        restored): join anew, so that everything owned is claimed with tokens of that era."""
+        if self._final is not None or not self._registration:
+            return
+        if theirs.mode != self._mode:
+            self._lose(f"the cluster now runs in mode {theirs.mode!r}")
+            self._final = Standing.REFUSED
+        elif theirs.era > self.era:
+            self._lose(f"the cluster's era is {theirs.era} now")
 
     async def _register(self, lease_id: int) -> int | None:
         """Put our key under ``lease_id``; its revision, or None when another process has it.

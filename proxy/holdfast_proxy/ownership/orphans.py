@@ -51,6 +51,8 @@ class Orphans:
         self._looked = {name: at for name, at in self._looked.items() if now - at < _AGAIN}
         if not _is_kernel_id(kernel_id):
             return  # no client could ever name it
+        if not self._parts.authority.may_own:
+            return  # the leader hears of it too: see ``leadership.delegation``
         if kernel_id not in self._looked and self._parts.member.holds:
             self._looked[kernel_id] = now
             self._flights.begin(kernel_id, lambda: self.look(launcher_id, kernel_id, report.nonce))

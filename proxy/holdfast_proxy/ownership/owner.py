@@ -36,6 +36,7 @@ from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.errors import ProxyError, Unavailable
 from holdfast_proxy.ownership.background import SingleFlight, TaskSet
 from holdfast_proxy.ownership.cache import Change, ClusterView
+from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.ownership.peers import Peers
 from holdfast_proxy.store.contract import Delete, KeyValue, ModEquals, Put, Store
@@ -70,6 +71,7 @@ class Ownership:
         view: ClusterView,
         member: Member,
         peers: Peers,
+        authority: Authority,
         tasks: TaskSet,
     ) -> None:
         self._store = store
@@ -77,6 +79,7 @@ class Ownership:
         self._view = view
         self._member = member
         self._peers = peers
+        self._authority = authority
         self._tasks = tasks
         self._terms: dict[str, Term] = {}
         self._claims = SingleFlight(tasks)
@@ -88,6 +91,8 @@ class Ownership:
         view.listen(self._changed)
         peers.on_evidence(self._suspected)
         member.on_joined(self._rejoined)
+        authority.on_gained(self._take_unowned)
+        authority.on_lost(self._step_down)
 
     def __repr__(self) -> str:
         held = sum(term.held for term in self._terms.values())
@@ -123,18 +128,27 @@ class Ownership:
         if token is not None:
             return token
         self._member.require()
+        if not self._authority.may_own:
+            return self._leader()
         return await self._claims.run(kernel_id, lambda: self._claim(kernel_id, forwarded))
 
+    def _leader(self) -> Elsewhere:
+        leader = self._authority.leader
+        if leader is None or leader == self._member.proxy_id:
+            raise Unavailable("no proxy leads the cluster right now; ask again", retry_after=0.5)
+        return Elsewhere(leader)
+
     def lost_by(self, kernel_id: str, owner: str) -> bool:
-        """``owner`` does not own the kernel any more, or may be replaced."""
+        """``owner`` does not own the kernel any more, or may be replaced. The leader owns also
+        what it has not claimed yet."""
         seen = self._view.owner(kernel_id)
-        if seen is None or seen.proxy_id != owner:
+        if self._authority.leader != owner and (seen is None or seen.proxy_id != owner):
             return True
         return self._peers.verdict(owner).allows
 
     def wanted(self, kernel_id: str) -> None:
         """Somebody waits for this kernel: if nobody owns it, claim it at once."""
-        if self._member.holds and self._view.owner(kernel_id) is None:
+        if self._member.holds and self._authority.may_own and self._view.owner(kernel_id) is None:
             self._take_later(kernel_id, soon=True)
 
     def created(self, kernel_id: str, claim_id: str, token: Token) -> None:
@@ -211,7 +225,7 @@ class Ownership:
         lease = self._member.lease_id
         try:
             result = await self._store.txn(
-                [ModEquals(key, observed), self._member.compare],
+                [ModEquals(key, observed), self._member.compare, *self._authority.compares],
                 [Put(key, value, lease)],
                 timeout=_TIMEOUT,
             )
@@ -245,6 +259,8 @@ class Ownership:
         if change.kind is Kind.PROXY and change.name == self._member.proxy_id:
             boot_id = None if change.after is None else change.after.record.boot_id
             self._member.registration_changed(change.revision, boot_id)
+        if change.kind is Kind.CONFIG and change.after is not None:
+            self._member.config_changed(change.after.record)
         if change.kind is not Kind.OWNER:
             return
         token = self.token(change.name)
@@ -285,12 +301,17 @@ class Ownership:
         """Look for kernels that nobody owns, for ever."""
         await self._view.wait_synced()
         while True:
-            if self._member.holds:
-                for kernel_id in self._unowned():
-                    self._take_later(kernel_id)
+            self._take_unowned()
             await asyncio.sleep(_SWEEP)
 
+    def _take_unowned(self) -> None:
+        if self._member.holds:
+            for kernel_id in self._unowned():
+                self._take_later(kernel_id)
+
     def _unowned(self) -> list[str]:
+        if not self._authority.may_own:
+            return []
         me = self._member.proxy_id
         names = []
         for kernel_id, entry in self._view.kernels.items():
@@ -323,12 +344,19 @@ class Ownership:
         return takeover_delay(
             kernel_id=kernel_id,
             me=self._member.proxy_id,
-            live=self._peers.live(),
+            live=self._peers.live() if self._authority.leader is None else (),
             freed=max(len(self._freed_at), len(self._waiting)),
             chance=random.random(),  # noqa: S311 (jitter)
         )
 
     # --- giving up ---
+
+    def _step_down(self) -> None:
+        """Another proxy leads: it takes living keys from nobody, so they are given to it."""
+        for kernel_id in self.owned():
+            token = self.token(kernel_id)
+            if token is not None:
+                self._tasks.spawn(self._release(kernel_id, token), name=f"step down {kernel_id}")
 
     async def release(self, kernel_id: str, token: Token) -> None:
         """Give up one kernel that needs no owner. What fails expires with the lease."""

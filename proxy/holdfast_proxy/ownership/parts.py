@@ -22,6 +22,7 @@ from holdfast_proxy.ownership.keepers import Guard, KeeperClient
 from holdfast_proxy.ownership.kernelspecs import Kernelspecs
 from holdfast_proxy.ownership.launcher_client import Handle, LauncherClient
 from holdfast_proxy.ownership.launchers import Launchers
+from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.ownership.owner import Ownership
 from holdfast_proxy.ownership.reports import Reports
@@ -37,6 +38,7 @@ class Parts:
     clock: Clock
     view: ClusterView
     member: Member
+    authority: Authority
     ownership: Ownership
     writer: KernelWriter
     sealer: Sealer

@@ -17,6 +17,7 @@ from holdfast_protocol.keys import Keys, Kind
 from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.errors import Unavailable
 from holdfast_proxy.ownership.cache import ClusterView, Entry
+from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.store.contract import Compare, Delete, KeyValue, ModEquals, Op, Put, Store
 from holdfast_proxy.store.errors import LeaseLost, NoAnswer, StoreError, Unknown
@@ -32,11 +33,20 @@ class WriteLost(Exception):
 class KernelWriter:
     """The only place that writes kernel records."""
 
-    def __init__(self, *, store: Store, keys: Keys, view: ClusterView, member: Member) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keys: Keys,
+        view: ClusterView,
+        member: Member,
+        authority: Authority,
+    ) -> None:
         self._store = store
         self._keys = keys
         self._view = view
         self._member = member
+        self._authority = authority
 
     def __repr__(self) -> str:
         return f"<KernelWriter of {self._member!r}>"
@@ -53,11 +63,10 @@ class KernelWriter:
         owner_key = self._keys.of(Kind.OWNER, kernel_id)
         owner = OwnerRecord(proxy_id=self._member.proxy_id, claim_id=claim_id)
         lease = self._member.lease_id
-        compares = [ModEquals(self.key(kernel_id), 0), ModEquals(owner_key, 0)]
+        absent = [ModEquals(self.key(kernel_id), 0), ModEquals(owner_key, 0)]
+        compares = [*absent, self._member.compare, *self._authority.compares]
         puts = [Put(self.key(kernel_id), record.encode()), Put(owner_key, owner.encode(), lease)]
-        revision = await self._settle(
-            kernel_id, observed=0, compares=[*compares, self._member.compare], ops=puts
-        )
+        revision = await self._settle(kernel_id, observed=0, compares=compares, ops=puts)
         self._view.apply(_as_stored(puts[1], revision))
         self._view.apply(_as_stored(puts[0], revision))
         return Token(self._member.era, revision)

@@ -7,7 +7,7 @@ import time
 import msgspec
 import pytest
 
-from holdfast_proxy.config import ConfigError, Mode, ProxyConfig, Secret
+from holdfast_proxy.config import ConfigError, ProxyConfig, Secret
 from holdfast_proxy.ownership.assembly import assemble
 from holdfast_proxy.store.memory import MemoryStore
 from support.ownership_site import USER, open_site
@@ -17,7 +17,7 @@ GOOD = ProxyConfig(proxy_id="a", cluster_key=Secret("key"))
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"cluster_key": None}, "cluster_key_file"), ({"mode": Mode.ACTIVE_PASSIVE}, "active-active")],
+    [({"cluster_key": None}, "cluster_key_file")],
 )
 async def test_what_cannot_work_is_refused_with_what_to_do(
     changes: dict[str, object], said: str
