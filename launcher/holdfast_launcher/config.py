@@ -29,6 +29,7 @@ from msgspec import Meta, Struct
 from holdfast_launcher.environment import is_refused
 from holdfast_launcher.errors import ConfigError
 from holdfast_launcher.statefiles import read_secret
+from holdfast_launcher.tls import is_loopback
 
 _MIB = 1024 * 1024
 #: The keeper that is run unless the configuration names another.
@@ -153,16 +154,6 @@ def parse_config(document: dict[str, Any], *, base: Path) -> LauncherConfig:
     config = msgspec.structs.replace(config, **changes)
     _check(config)
     return config
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``. A name other than localhost counts as outside."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_wildcard(host: str) -> bool:

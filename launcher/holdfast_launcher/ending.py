@@ -16,10 +16,11 @@ from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, Ke
 from holdfast_launcher.engines.local import end_kernel_processes
 from holdfast_launcher.environment import kernel_mark
 from holdfast_launcher.errors import StaleToken
-from holdfast_launcher.fences import Fence
 from holdfast_launcher.keeper_files import EVIDENCE_FILE, read_keeper_file, read_launch_file
 from holdfast_launcher.processes import wait_ended
 from holdfast_launcher.statefiles import read_json, write_json
+from holdfast_protocol.errors import RecordError
+from holdfast_protocol.fencing import Token
 
 _POLITE = 3.0
 _FORCED = 5.0
@@ -67,11 +68,10 @@ async def _end(directory: Path, client: KeeperClient) -> bool:
 
 async def _ask(directory: Path, client: KeeperClient) -> None:
     file = read_keeper_file(directory)
-    match (read_json(directory / "fence.json") or {}).get("fence"):
-        case [int(era), int(revision)]:
-            fence = Fence(era, revision)
-        case _:
-            fence = Fence(0, 0)
+    try:
+        fence = Token.from_list((read_json(directory / "fence.json") or {}).get("fence"))
+    except RecordError:  # no call was fenced yet
+        fence = Token(0, 0)
     if file is None:
         return
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast_protocol.fencing import Token
+
 
 class LauncherError(Exception):
     """Base. ``message`` says what happened and what to do; it holds no secret."""
@@ -72,13 +74,12 @@ class StaleToken(LauncherError):
     status = 412
     reason = "stale_token"
 
-    def __init__(self, message: str, *, era: int, revision: int) -> None:
+    def __init__(self, message: str, *, highest: Token) -> None:
         super().__init__(message)
-        self.era = era
-        self.revision = revision
+        self.highest = highest
 
     def body(self) -> dict[str, Any]:
-        return {**super().body(), "fence": [self.era, self.revision]}
+        return {**super().body(), "fence": self.highest.as_list()}
 
 
 class StartFailed(LauncherError):

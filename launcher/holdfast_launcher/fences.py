@@ -12,37 +12,15 @@ Rejected: one file for all kernels (each claim would rewrite everybody's token) 
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast_launcher.errors import BadRequest, ConfigError, StaleToken
+from holdfast_launcher.errors import ConfigError, StaleToken
 from holdfast_launcher.statefiles import make_private_directory, read_json, write_json
-
-_TOKEN = re.compile(r"(\d{1,20})\.(\d{1,20})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fence:
-    """A fencing token: etcd revisions are comparable within an era only."""
-
-    era: int
-    revision: int
-
-    @classmethod
-    def parse(cls, header: str | None) -> Fence:
-        """Read a ``Holdfast-Fence`` header. Raises BadRequest when it is missing or malformed."""
-        match = _TOKEN.fullmatch(header or "")
-        if match is None:
-            raise BadRequest(
-                "this call needs a header Holdfast-Fence: <era>.<revision>", reason="no_fence"
-            )
-        return cls(int(match[1]), int(match[2]))
-
-    def __str__(self) -> str:
-        return f"{self.era}.{self.revision}"
+from holdfast_protocol.errors import InvalidState, RecordError
+from holdfast_protocol.fencing import Acknowledged, Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +28,13 @@ class Page:
     """What is kept of one kernel. ``buried``: nonce of the deleted incarnation ("" if it had
     none); ``buried_at``: when, in seconds of the epoch; None: not deleted."""
 
-    fence: Fence
+    fence: Token
     buried: str | None = None
     buried_at: float | None = None
 
     def document(self) -> dict[str, Any]:
         return {
-            "fence": [self.fence.era, self.fence.revision],
+            "fence": self.fence.as_list(),
             "buried": self.buried,
             "buried_at": self.buried_at,
         }
@@ -80,7 +58,7 @@ class FenceBook:
         """What is known of a kernel; None when it was never named here."""
         return self._pages.get(kernel_id)
 
-    def acknowledge(self, kernel_id: str, fence: Fence) -> None:
+    def acknowledge(self, kernel_id: str, fence: Token) -> None:
         """Make ``fence`` the highest, on disk; equal is fine. Raises StaleToken when lower."""
         with self._lock:
             page = self._pages.get(kernel_id)
@@ -91,13 +69,13 @@ class FenceBook:
             if fence > page.fence:
                 self._write(kernel_id, replace(page, fence=fence))
 
-    def check(self, kernel_id: str, fence: Fence) -> None:
+    def check(self, kernel_id: str, fence: Token) -> None:
         """Raise StaleToken when a higher one was acknowledged since."""
         page = self._pages.get(kernel_id)
         if page is not None:
             self._refuse_lower(page, fence)
 
-    def bury(self, kernel_id: str, fence: Fence, *, nonce: str | None, now: float) -> None:
+    def bury(self, kernel_id: str, fence: Token, *, nonce: str | None, now: float) -> None:
         """Note that nothing of the kernel is left. A nonce that was buried never starts again."""
         with self._lock:
             page = self._pages.get(kernel_id)
@@ -135,25 +113,24 @@ class FenceBook:
         return self._directory / f"{kernel_id}.json"
 
     @staticmethod
-    def _refuse_lower(page: Page, fence: Fence) -> None:
-        if fence < page.fence:
+    def _refuse_lower(page: Page, fence: Token) -> None:
+        try:
+            Acknowledged(page.fence).offer(fence)
+        except InvalidState:
             raise StaleToken(
                 f"token {fence} is stale: {page.fence} was acknowledged for this kernel",
-                era=page.fence.era,
-                revision=page.fence.revision,
-            )
+                highest=page.fence,
+            ) from None
 
 
 def _page(path: Path) -> Page:
     document = read_json(path) or {}
     try:
-        era, revision = document["fence"]
-        return Page(
-            Fence(int(era), int(revision)), document.get("buried"), document.get("buried_at")
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        fence = Token.from_list(document.get("fence"))
+    except RecordError as error:
         # To go on without it would let a proxy act whose ownership is over.
         raise ConfigError(
             f"{path} is damaged and holds the fence of a kernel: restore it, or remove it once "
             "no proxy from before is running"
         ) from error
+    return Page(fence, document.get("buried"), document.get("buried_at"))

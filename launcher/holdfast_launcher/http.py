@@ -17,8 +17,9 @@ from aiohttp import web
 from holdfast_launcher.agent.agent import Agent
 from holdfast_launcher.agent.launching import StartOrder
 from holdfast_launcher.errors import BadRequest, LauncherError, Unauthorized
-from holdfast_launcher.fences import Fence
 from holdfast_launcher.kernelspecs import KernelspecCatalog
+from holdfast_protocol.errors import RecordError
+from holdfast_protocol.fencing import Token
 
 _MAX_BODY = 4 * 1024 * 1024
 #: It becomes a directory's name.
@@ -70,7 +71,7 @@ class _Api:
 
     async def fence(self, request: web.Request) -> web.Response:
         fence = await self._agent.acknowledge(_kernel_id(request), _fence(request))
-        return web.json_response({"fence": [fence.era, fence.revision]})
+        return web.json_response({"fence": fence.as_list()})
 
     async def kernelspecs(self, _request: web.Request) -> web.Response:
         catalog = await self._catalog.read()
@@ -94,8 +95,13 @@ def _kernel_id(request: web.Request) -> str:
     return kernel_id
 
 
-def _fence(request: web.Request) -> Fence:
-    return Fence.parse(request.headers.get("Holdfast-Fence"))
+def _fence(request: web.Request) -> Token:
+    try:
+        return Token.parse(request.headers.get("Holdfast-Fence", ""))
+    except RecordError as error:
+        raise BadRequest(
+            "this call needs a header Holdfast-Fence: <era>.<revision>", reason="no_fence"
+        ) from error
 
 
 def _authentication(access_token: str) -> Any:

@@ -86,7 +86,7 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
         shutdown_timeout=_GRACE,
     )
     await runner.setup()
-    context = None if identity is None else identity.server_context()
+    context = None if identity is None else identity.context
     await web.SockSite(runner, listener, ssl_context=context).start()
     _announce(config, presence, agent)
     heartbeat = Heartbeat(config=config, presence=presence, report=report, news=news)

@@ -1,8 +1,10 @@
-"""The self-signed certificate of a listener off loopback, and the contexts that pin it.
+"""The self-signed certificate of a listener off loopback: a launcher's, or a keeper's.
 
 It knows X.509 and ssl; it must not know who listens. A peer trusts exactly one certificate, by
 its SHA-256 fingerprint, so names, authorities and expiry mean nothing here: the fingerprint
-travels by heartbeat and record. Rejected: a private PKI (somebody has to run it).
+travels by heartbeat and record. A launcher keeps its own over restarts; a keeper's lives as long
+as the process, and its key is on disk no longer than ``ssl`` needs to load it. Rejected: a
+private PKI (somebody has to run it).
 
 ``cryptography`` is imported when a certificate is made: on loopback nobody pays for it.
 """
@@ -11,8 +13,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ipaddress
+import os
 import ssl
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast_launcher.statefiles import write_private
@@ -22,16 +27,18 @@ _VALID = datetime.timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate with its key in one 0600 PEM file. ``fingerprint``: SHA-256 of DER, hex."""
+    """What to serve with. ``fingerprint``: SHA-256 of the certificate (DER), hex."""
 
-    path: Path
+    context: ssl.SSLContext = field(compare=False, repr=False)
     fingerprint: str
 
-    def server_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(self.path)
-        return context
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``. A name other than localhost counts as outside."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def obtain_identity(path: Path, *, name: str) -> Identity:
@@ -41,9 +48,28 @@ def obtain_identity(path: Path, *, name: str) -> Identity:
     except FileNotFoundError:
         pem = _self_signed(name)
         write_private(path, pem.encode("ascii"), durable=True)
-    begin = pem.index("-----BEGIN CERTIFICATE-----")
-    der = ssl.PEM_cert_to_DER_cert(pem[begin:])
-    return Identity(path, hashlib.sha256(der).hexdigest())
+    return _identity(pem, path)
+
+
+def make_identity(directory: Path, *, name: str) -> Identity:
+    """A fresh identity that nobody keeps; ``directory`` must be private. Raises OSError."""
+    pem = _self_signed(name)
+    descriptor, path = tempfile.mkstemp(dir=directory)  # 0600 by mkstemp's own rule
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(pem)
+        return _identity(pem, Path(path))
+    finally:
+        Path(path).unlink()
+
+
+def _identity(pem: str, path: Path) -> Identity:
+    """``path`` holds ``pem``: ``ssl`` loads a key from a file only."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(path)
+    der = ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN CERTIFICATE-----") :])
+    return Identity(context, hashlib.sha256(der).hexdigest())
 
 
 def _self_signed(name: str) -> str:

@@ -39,6 +39,18 @@ class Token:
             raise RecordError(f"fencing token {text[:40]!r} is not <era>.<revision>")
         return cls(int(match[1]), int(match[2]))
 
+    @classmethod
+    def from_list(cls, value: object) -> Token:
+        """Read ``[era, revision]``, as files and JSON answers hold it. Raises RecordError."""
+        match value:
+            case [int(era), int(revision)] if era >= 0 and revision >= 0:
+                return cls(era, revision)
+        raise RecordError(f"fencing token {str(value)[:40]} is not [era, revision]")
+
+    def as_list(self) -> list[int]:
+        """The inverse of ``from_list``."""
+        return [self.era, self.revision]
+
     def __str__(self) -> str:
         return f"{self.era}.{self.revision}"
 

@@ -81,6 +81,18 @@ def test_the_fence_is_the_latest_proven_and_never_goes_back(
     assert not lease.holds(latest)
 
 
+@given(numbers, numbers)
+def test_a_token_survives_its_file(era: int, revision: int) -> None:
+    token = Token(era, revision)
+    assert Token.from_list(token.as_list()) == token
+
+
+@pytest.mark.parametrize("value", [None, [], [1], [1, 2, 3], [1, "2"], [1.0, 2], [-1, 2], "1.2"])
+def test_what_is_no_token_in_a_file_is_refused(value: object) -> None:
+    with pytest.raises(RecordError):
+        Token.from_list(value)
+
+
 @given(st.lists(st.builds(Token, st.integers(0, 2), st.integers(0, 5)), min_size=1))
 def test_a_lower_token_is_never_acknowledged(offers: list[Token]) -> None:
     known = Acknowledged(Token(0, 0))

@@ -40,11 +40,12 @@ from holdfast_launcher.errors import (
     StaleToken,
     StartFailed,
 )
-from holdfast_launcher.fences import Fence, FenceBook
+from holdfast_launcher.fences import FenceBook
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.keeper_files import EVIDENCE_FILE, KeeperFile, read_keeper_file
 from holdfast_launcher.kernelspecs import KernelspecCatalog
 from holdfast_launcher.statefiles import make_private_directory, remove_directory, write_json
+from holdfast_protocol.fencing import Token
 
 #: How long an ending that was asked for politely may take before it is forced, in seconds.
 _POLITE = 3.0
@@ -139,7 +140,7 @@ class Agent:
 
     # -- fenced calls -------------------------------------------------------------------------
 
-    async def acknowledge(self, kernel_id: str, fence: Fence) -> Fence:
+    async def acknowledge(self, kernel_id: str, fence: Token) -> Token:
         """Make ``fence`` the highest, on disk, and answer it. Raises StaleToken.
 
         Takes no lock: a new owner is not made to wait for what the old one had begun.
@@ -147,7 +148,7 @@ class Agent:
         await asyncio.to_thread(self._fences.acknowledge, kernel_id, fence)
         return fence
 
-    async def put(self, kernel_id: str, fence: Fence, order: StartOrder) -> dict[str, Any]:
+    async def put(self, kernel_id: str, fence: Token, order: StartOrder) -> dict[str, Any]:
         """Start a keeper, or find the one with this nonce; its handle.
 
         Raises StaleToken, NonceMismatch, UnknownKernelspec, Refused, NotReady, StartFailed.
@@ -163,7 +164,7 @@ class Agent:
             self._fences.check(kernel_id, fence)
             return kernel.handle(self._advertise_host)
 
-    async def delete(self, kernel_id: str, fence: Fence) -> dict[str, Any]:
+    async def delete(self, kernel_id: str, fence: Token) -> dict[str, Any]:
         """End keeper, kernel and everything of theirs; answers when that is proven.
 
         Raises StaleToken; NotReady when something does not end: ask again.
@@ -259,7 +260,7 @@ class Agent:
 
     # -- ending -------------------------------------------------------------------------------
 
-    async def _end(self, kernel: Incarnation, fence: Fence) -> None:
+    async def _end(self, kernel: Incarnation, fence: Token) -> None:
         keeper = kernel.keeper
         kernel.ending = True
         try:
@@ -273,15 +274,14 @@ class Agent:
         finally:
             kernel.ending = False
 
-    async def _ask_to_end(self, kernel: Incarnation, fence: Fence) -> bool:
+    async def _ask_to_end(self, kernel: Incarnation, fence: Token) -> bool:
         if kernel.file is None or kernel.phase is Phase.DISPUTED:
             return False
         try:
             return await self._client.shutdown(kernel.file, fence)
         except StaleToken as error:
             # The keeper knows an owner that we have not heard of: the caller's time is over.
-            highest = Fence(error.era, error.revision)
-            await asyncio.to_thread(self._fences.acknowledge, kernel.kernel_id, highest)
+            await asyncio.to_thread(self._fences.acknowledge, kernel.kernel_id, error.highest)
             raise
         except (KeeperSilent, KeeperStranger) as error:
             _log.warning("keeper silent, killing it", kernel_id=kernel.kernel_id, error=str(error))

@@ -14,8 +14,9 @@ import aiohttp
 
 from holdfast_launcher.config import is_wildcard
 from holdfast_launcher.errors import StaleToken
-from holdfast_launcher.fences import Fence
 from holdfast_launcher.keeper_files import KeeperFile
+from holdfast_protocol.errors import RecordError
+from holdfast_protocol.fencing import Token
 
 _FENCE_HEADER = "Holdfast-Fence"
 
@@ -57,7 +58,7 @@ class KeeperClient:
             raise KeeperStranger("it answers for another kernel or another start")
         return body
 
-    async def shutdown(self, file: KeeperFile, fence: Fence) -> bool:
+    async def shutdown(self, file: KeeperFile, fence: Token) -> bool:
         """Ask it to end its kernel and itself now; True when it says that it does.
 
         Raises StaleToken when the keeper has acknowledged a higher token, KeeperSilent.
@@ -66,10 +67,11 @@ class KeeperClient:
             "POST", file, "/v1/shutdown", body={"now": True}, fence=fence
         )
         if status == 412:
-            era, revision = _fence(body) or (fence.era, fence.revision)
-            raise StaleToken(
-                "the keeper has acknowledged a higher token", era=era, revision=revision
-            )
+            try:
+                highest = Token.from_list(body.get("fence"))
+            except RecordError:
+                highest = fence
+            raise StaleToken("the keeper has acknowledged a higher token", highest=highest)
         return status == 200
 
     async def _call(
@@ -79,7 +81,7 @@ class KeeperClient:
         path: str,
         *,
         body: dict[str, Any] | None = None,
-        fence: Fence | None = None,
+        fence: Token | None = None,
     ) -> tuple[int, dict[str, Any]]:
         headers = {"Authorization": f"Bearer {file.credential}"}
         if fence is not None:
@@ -115,10 +117,3 @@ def _object(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _fence(body: dict[str, Any]) -> tuple[int, int] | None:
-    match body.get("fence"):
-        case [int(era), int(revision)]:
-            return era, revision
-    return None

@@ -12,40 +12,20 @@ Rejected: keeping it in keeper.json (rewritten often and without fsync).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast_launcher.statefiles import read_json
+from holdfast_protocol.errors import InvalidState, RecordError
+from holdfast_protocol.fencing import Acknowledged, Token
 
 from .state_files import FENCE_FILE, write_atomic
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Token:
-    """A fencing token: etcd era, then the revision of the winning claim. Ordered by both."""
-
-    era: int
-    revision: int
-
-    @classmethod
-    def parse(cls, text: str) -> Token:
-        """From ``<era>.<revision>``. Raises ValueError."""
-        era, dot, revision = text.partition(".")
-        if not (dot and era.isascii() and era.isdigit()):
-            raise ValueError(f"not a fencing token: {text[:80]!r}")
-        if not (revision.isascii() and revision.isdigit()) or len(text) > 80:
-            raise ValueError(f"not a fencing token: {text[:80]!r}")
-        return cls(int(era), int(revision))
-
-    def as_list(self) -> list[int]:
-        return [self.era, self.revision]
 
 
 class StaleToken(Exception):
     """A token below the highest acknowledged one; ``highest`` is that."""
 
     def __init__(self, highest: Token) -> None:
-        super().__init__(f"the fencing token is stale; {highest.era}.{highest.revision} was seen")
+        super().__init__(f"the fencing token is stale; {highest} was seen")
         self.highest = highest
 
 
@@ -54,42 +34,43 @@ class Fence:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FENCE_FILE
-        self._highest = _load(self._path)
+        self._acknowledged = Acknowledged(_load(self._path))
         self._writing = asyncio.Lock()
 
     def __repr__(self) -> str:
-        return f"<Fence {self._highest.era}.{self._highest.revision}>"
+        return f"<Fence {self.highest}>"
 
     @property
     def highest(self) -> Token:
-        return self._highest
+        return self._acknowledged.token
 
     def check(self, token: Token) -> None:
         """Raises StaleToken when ``token`` may not act now."""
-        if token < self._highest:
-            raise StaleToken(self._highest)
+        self._offer(token)
 
     async def acknowledge(self, token: Token) -> None:
         """Make ``token`` the highest, on disk. Raises StaleToken, or OSError (then not done)."""
         async with self._writing:
-            self.check(token)
-            if token == self._highest:
+            raised = self._offer(token)
+            if raised == self._acknowledged:
                 return
             value = {"fence": token.as_list()}
             # fsync may take long; other connections must go on meanwhile
             await asyncio.to_thread(write_atomic, self._path, value, durable=True)
-            self._highest = token
+            self._acknowledged = raised
+
+    def _offer(self, token: Token) -> Acknowledged:
+        try:
+            return self._acknowledged.offer(token)
+        except InvalidState:
+            raise StaleToken(self.highest) from None
 
 
 def _load(path: Path) -> Token:
     if not path.exists():
         return Token(0, 0)
-    value = read_json(path)
     try:
-        if value is None:
-            raise ValueError("no JSON object")
-        era, revision = value["fence"]
-        return Token(int(era), int(revision))
-    except (KeyError, TypeError, ValueError) as error:
+        return Token.from_list((read_json(path) or {}).get("fence"))
+    except RecordError as error:
         # Forgetting a fence would let a stale proxy act: better no keeper than that.
         raise ValueError(f"{path} cannot be read as a fence: {error}") from error

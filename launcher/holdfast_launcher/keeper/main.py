@@ -24,11 +24,11 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 
+from holdfast_launcher.tls import Identity, is_loopback, make_identity
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
 
 from .activity import StateWriter
-from .certificate import ServerIdentity, is_loopback, make_identity
 from .config import KeeperConfig
 from .fence import Fence
 from .log.journal import Journal
@@ -90,7 +90,7 @@ class _Keeper:
         api = self._build()
         identity = None
         if not is_loopback(config.host):
-            identity = make_identity(config.kernel_id, config.directory)
+            identity = make_identity(config.directory, name=f"holdfast {config.kernel_id}")
         listener = _bind(config.host, config.port)
         runner = web.AppRunner(
             api.application(),
@@ -171,9 +171,7 @@ class _Keeper:
             )
         )
 
-    def _state_writer(
-        self, listener: socket.socket, identity: ServerIdentity | None
-    ) -> StateWriter:
+    def _state_writer(self, listener: socket.socket, identity: Identity | None) -> StateWriter:
         config = self._config
         host, port = listener.getsockname()[:2]
         return StateWriter(

@@ -26,9 +26,9 @@ from holdfast_launcher.errors import (
     StaleToken,
     StartFailed,
 )
-from holdfast_launcher.fences import Fence
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.kernelspecs import KernelspecCatalog
+from holdfast_protocol.fencing import Token
 
 K = "00000000-0000-4000-8000-000000000001"
 
@@ -143,10 +143,10 @@ class Bench:
 
     async def put(self, nonce: str = "one", revision: int = 10, **more: Any) -> dict[str, Any]:
         order = StartOrder(nonce=nonce, user="ada", spec="python3", **more)
-        return await self.agent.put(K, Fence(1, revision), order)
+        return await self.agent.put(K, Token(1, revision), order)
 
     async def delete(self, revision: int = 10) -> dict[str, Any]:
-        return await self.agent.delete(K, Fence(1, revision))
+        return await self.agent.delete(K, Token(1, revision))
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ async def test_a_new_owner_is_not_made_to_wait_and_the_old_one_hears(bench: Benc
     bench.engine.gate.clear()
     old = asyncio.create_task(bench.put(revision=10))
     await bench.engine.entered.wait()
-    assert await bench.agent.acknowledge(K, Fence(1, 11)) == Fence(1, 11)
+    assert await bench.agent.acknowledge(K, Token(1, 11)) == Token(1, 11)
     bench.engine.gate.set()
     with pytest.raises(StaleToken):
         await old
@@ -187,7 +187,7 @@ async def test_a_delete_waits_for_the_start_before_it_and_ends_it(bench: Bench) 
     bench.engine.gate.clear()
     starting = asyncio.create_task(bench.put(revision=10))
     await bench.engine.entered.wait()
-    await bench.agent.acknowledge(K, Fence(1, 11))
+    await bench.agent.acknowledge(K, Token(1, 11))
     deleting = asyncio.create_task(bench.delete(revision=11))
     # A start that was queued behind the delete must not come after it.
     late = asyncio.create_task(bench.put(revision=10))
@@ -261,10 +261,10 @@ async def test_capacity_is_a_limit_and_the_dead_take_none(tmp_path: Path) -> Non
     await bench.put()
     other = StartOrder(nonce="n", user="ada")
     with pytest.raises(NotReady) as caught:
-        await bench.agent.put("other", Fence(1, 1), other)
+        await bench.agent.put("other", Token(1, 1), other)
     assert caught.value.reason == "no_capacity"
     bench.engine.keepers[0].fall()
-    assert (await bench.agent.put("other", Fence(1, 1), other))["spec"] == "python3"
+    assert (await bench.agent.put("other", Token(1, 1), other))["spec"] == "python3"
     await bench.agent.close()
 
 

@@ -11,7 +11,7 @@ from launcher_process import LauncherProcess, new_id
 from test_heartbeat import SmallProxy
 
 from holdfast_launcher.config import KEEPER_ENTRY
-from holdfast_launcher.tls import obtain_identity
+from holdfast_launcher.tls import make_identity, obtain_identity
 
 
 def test_an_identity_is_kept_and_private(tmp_path: Path) -> None:
@@ -21,7 +21,13 @@ def test_an_identity_is_kept_and_private(tmp_path: Path) -> None:
     assert first == again
     assert first.fingerprint != other.fingerprint
     assert (tmp_path / "i.pem").stat().st_mode & 0o777 == 0o600
-    assert isinstance(first.server_context(), ssl.SSLContext)
+    assert isinstance(first.context, ssl.SSLContext)
+
+
+def test_an_identity_that_nobody_keeps_leaves_no_key_behind(tmp_path: Path) -> None:
+    first = make_identity(tmp_path, name="keeper")
+    assert first.fingerprint != make_identity(tmp_path, name="keeper").fingerprint
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_launcher_and_keeper_off_loopback(own_launcher: LauncherProcess) -> None:

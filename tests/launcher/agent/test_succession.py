@@ -19,8 +19,8 @@ from test_agent_steps import Bench, K
 from holdfast_launcher.agent.adoption import scan
 from holdfast_launcher.agent.succession import TakeoverBudget, find_successor
 from holdfast_launcher.errors import NonceMismatch, NotReady
-from holdfast_launcher.fences import Fence
 from holdfast_launcher.processes import ProcessId, machine_boot_id
+from holdfast_protocol.fencing import Token
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_a_delete_that_comes_first_leaves_nothing_to_take_over(
 ) -> None:
     await started(bench, kernel)
     async with bench.agent._locks.of(K):
-        deleting = asyncio.create_task(bench.agent.delete(K, Fence(1, 10)))
+        deleting = asyncio.create_task(bench.agent.delete(K, Token(1, 10)))
         await until(lambda: _true(bool(bench.agent._locks.of(K)._waiters)), what="it waits")
         bench.engine.keepers[0].fall()
     assert await deleting == {"gone": True}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+
+from holdfast_launcher.tls import is_loopback
 
 CHANNELS: Final = ("shell", "iopub", "stdin", "control", "hb")
 
@@ -57,10 +58,7 @@ class Connection:
         """Whether nobody else on a network can read along: ipc, loopback, or CURVE."""
         if self.transport == "ipc" or self.curve_public is not None:
             return True
-        try:
-            return ip_address(self.ip).is_loopback
-        except ValueError:
-            return self.ip == "localhost"
+        return is_loopback(self.ip)
 
 
 def _bytes(value: object) -> bytes | None:

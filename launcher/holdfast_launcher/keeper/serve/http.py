@@ -16,12 +16,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from holdfast_protocol.errors import CloseCode, InvalidState
+from holdfast_protocol.errors import CloseCode, InvalidState, RecordError
+from holdfast_protocol.fencing import Token
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL, ByeReason
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL
 
 from ..config import KeeperConfig
-from ..fence import Fence, StaleToken, Token
+from ..fence import Fence, StaleToken
 from ..ports import KernelStartFailed
 from .access import has_credential, parse_grants
 from .answers import Answer, Answers
@@ -230,7 +231,7 @@ class KeeperApi:
             raise _Refusal(400, "bad_request", "Holdfast-Fence is needed")
         try:
             token = Token.parse(header)
-        except ValueError as error:
+        except RecordError as error:
             raise _Refusal(400, "bad_request", str(error)) from error
         await self._parts.fence.acknowledge(token)
         return token

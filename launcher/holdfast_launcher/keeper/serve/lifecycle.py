@@ -15,7 +15,9 @@ from typing import Final
 
 import structlog
 
-from ..fence import Fence, Token
+from holdfast_protocol.fencing import Token
+
+from ..fence import Fence
 from ..ports import KernelHost, KernelStartFailed
 from .hub import Hub
 from .requests import Request

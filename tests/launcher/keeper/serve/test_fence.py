@@ -10,19 +10,8 @@ from pathlib import Path
 import pytest
 
 from holdfast_launcher.keeper import fence as fence_module
-from holdfast_launcher.keeper.fence import Fence, StaleToken, Token
-
-
-@pytest.mark.parametrize(
-    "text", ["", "1", "1.", ".1", "-1.2", "1.2.3", "a.b", "1. 2", "1" * 90 + ".1"]
-)
-def test_what_is_no_token_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a fencing token"):
-        Token.parse(text)
-
-
-def test_tokens_order_by_era_and_then_revision() -> None:
-    assert Token.parse("1.900") < Token.parse("2.1") < Token.parse("2.10")
+from holdfast_launcher.keeper.fence import Fence, StaleToken
+from holdfast_protocol.fencing import Token
 
 
 async def test_a_lower_token_is_stale_and_told_the_highest(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_launcher.keeper.fence import Fence, Token
+from holdfast_launcher.keeper.fence import Fence
 from holdfast_launcher.keeper.log.journal import Journal
 from holdfast_launcher.keeper.serve.gate import Gate
 from holdfast_launcher.keeper.serve.hub import Hub
@@ -16,6 +16,7 @@ from holdfast_launcher.keeper.serve.lifecycle import After, Lifecycle
 from holdfast_launcher.keeper.serve.notices import Notices
 from holdfast_launcher.keeper.serve.sessions import Sessions
 from holdfast_protocol.errors import InvalidState
+from holdfast_protocol.fencing import Token
 from support.fake_kernel import FakeKernelHost
 from support.keeper_clients import execute
 
