@@ -24,7 +24,7 @@ TRIES ?= 3
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
-.PHONY: help run test lint types imports extras bench-quick promises system-deps lock wheel clean
+.PHONY: help run test lint types imports extras bench-quick promises lab-tests system-deps lock wheel clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -72,6 +72,12 @@ promises: $(DEV_STAMP) ## kill -9 in mid-cell 100 times, outages of a minute, an
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
 	  HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) HOLDFAST_TRIES=$(TRIES) \
 	  $(BIN)/python -m pytest -s -m e2e tests/e2e $(ARGS)
+
+lab-tests: $(DEV_STAMP) ## JupyterLab in a browser while everything below it fails; screenshots
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) \
+	  $(BIN)/python -m pytest -s -m long tests/lab $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \

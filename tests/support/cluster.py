@@ -204,23 +204,29 @@ class Cluster:
 class JupyterServer:
     """A stock Jupyter Server in a process of its own."""
 
+    #: The module that is run, and what it is given besides.
+    module = "jupyter_server"
+    options: tuple[str, ...] = ()
+
     def __init__(self, cluster: Cluster, name: str, gateway: str) -> None:
         self.token = secrets.token_urlsafe(16)
         self.root = cluster.base / f"{name}-root"
         self.root.mkdir()
         self.url = f"http://127.0.0.1:{free_port()}"
         home = cluster.base / f"{name}-home"
+        self.config_dir = home / "config"
         env = clean_env(
-            JUPYTER_CONFIG_DIR=str(home / "config"),
+            JUPYTER_CONFIG_DIR=str(self.config_dir),
             JUPYTER_DATA_DIR=str(home / "data"),
             JUPYTER_RUNTIME_DIR=str(home / "runtime"),
             JUPYTER_GATEWAY_AUTH_TOKEN=cluster.token,
         )
         command = [
-            sys.executable, "-m", "jupyter_server", f"--gateway-url={gateway}",
+            sys.executable, "-m", self.module, f"--gateway-url={gateway}",
             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={urlsplit(self.url).port}",
             "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
             f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}",
+            *self.options,
         ]  # fmt: skip
         self.process = ManagedProcess(name, command, log=cluster.base / f"{name}.log", env=env)
 

@@ -37,6 +37,10 @@ class TcpLine:
         if self._server is not None:
             self._server.close()
             self._server = None
+        await self.drop()
+
+    async def drop(self) -> None:
+        """End the present connections; new ones are accepted."""
         connections = list(self._connections)
         for connection in connections:
             connection.cancel()

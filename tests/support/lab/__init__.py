@@ -1,0 +1,1 @@
+"""JupyterLab in a browser: what the tests of `tests/lab` start, look at and break."""
