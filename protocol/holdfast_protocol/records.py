@@ -161,13 +161,21 @@ def read_reports(document: Mapping[str, Any]) -> dict[str, KernelReport]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord(Record):
-    """``events/<time>-<proxy>-<n>``: one line of the timeline. ``at`` is ISO 8601 UTC."""
+    """``events/<time>-<proxy>-<n>``: one line of the timeline. ``at`` is ISO 8601 UTC.
+
+    ``proxy_id``: the proxy that it is about; where it is about none, the one that wrote it.
+    ``facts``: plain values for those who draw it. ``mark``: what several proxies may have seen
+    and written; a reader shows one line for each mark.
+    """
 
     kind: str
     at: str
     proxy_id: str
     kernel_id: str | None = None
     detail: str = ""
+    launcher_id: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    mark: str | None = None
 
     @classmethod
     def read(cls, source: Fields) -> EventRecord:
@@ -177,5 +185,8 @@ class EventRecord(Record):
             proxy_id=source.text("proxy_id"),
             kernel_id=source.text_or_none("kernel_id"),
             detail=source.text_or_none("detail") or "",
+            launcher_id=source.text_or_none("launcher_id"),
+            facts=source.mapping("facts"),
+            mark=source.text_or_none("mark"),
             extra=source.rest,
         )

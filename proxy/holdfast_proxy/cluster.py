@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from .overview import Administration
+
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
@@ -101,6 +103,11 @@ class Cluster(ABC):
     proxy_id: str
     #: Random per process; whoami shows it, so that a peer sees a restart.
     boot_id: str
+
+    @property
+    @abstractmethod
+    def administration(self) -> Administration:
+        """What only administrators may ask; the edge sees to that."""
 
     @abstractmethod
     def readiness(self) -> tuple[Readiness, str]:

@@ -136,6 +136,8 @@ class ProxyConfig(Struct, frozen=True, kw_only=True):
     token: Secret | None = None
     token_file: str | None = None
     single_user: bool = False
+    #: Who may see the whole cluster and drain proxies; with ``single_user`` that user may.
+    admins: tuple[str, ...] = ()
     #: For front ends that connect to us directly and can send no header on a websocket.
     allow_token_in_query: bool = False
     #: Origins besides our own whose pages may ask; "*" is any.
@@ -249,6 +251,9 @@ def _check_users(config: ProxyConfig) -> None:
         raise ConfigError("two [[users]] have the same name")
     if config.users and (config.token is not None or config.single_user):
         raise ConfigError("[[users]] goes with neither token nor single_user: choose one")
+    strangers = sorted(set(config.admins) - set(names or [config.user]))
+    if strangers:
+        raise ConfigError(f"admins: {', '.join(strangers)} is no user of this proxy")
     tokens = [user.token for user in config.users]
     if config.token is not None:
         tokens.append(config.token)

@@ -107,6 +107,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = build_app(cluster, config)
+    app[EDGE].stop = stop.set
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     site = web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG)

@@ -71,6 +71,7 @@ RECORDS: list[Record] = [
     CredentialRecord(sha256="00"),
     ActivityRecord(kernels={"k": KernelReport(nonce="n", alive=False, reason="killed")}),
     EventRecord(kind="died", at="2026", proxy_id="p", kernel_id="k", detail="x"),
+    EventRecord(kind="taken over", at="2026", proxy_id="p", facts={"from": "q"}, mark="m"),
     KERNEL,
     Tombstone(user="u", nonce="n", launcher_id="l", deleted_at="2026"),
 ]

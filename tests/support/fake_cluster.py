@@ -19,6 +19,7 @@ from holdfast_proxy.cluster import (
     Waiting,
 )
 from holdfast_proxy.errors import NotFound, ProxyError, Unauthorized
+from support.fake_administration import FakeAdministration
 
 ACTIVITY = "2026-01-02T03:04:05.000006Z"
 
@@ -53,7 +54,12 @@ class FakeCluster(Cluster):
         self.hold_starts: asyncio.Event | None = None
         self.resources: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.specs: dict[str, Any] = {"default": "python3", "kernelspecs": {}}
+        self.admin = FakeAdministration()
         self._changed = asyncio.Condition()
+
+    @property
+    def administration(self) -> FakeAdministration:
+        return self.admin
 
     def add(self, kernel_id: str, user: str = "jovyan", **fields: Any) -> FakeKernel:
         model = KernelModel(kernel_id, "python3", ACTIVITY, "idle", 0)

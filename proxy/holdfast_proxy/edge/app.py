@@ -14,6 +14,7 @@ from aiohttp import web
 from ..cluster import Cluster
 from ..config import ConfigError, ProxyConfig
 from . import health, internal, rest_kernels, rest_kernelspecs
+from .admin import routes as admin
 from .arrival import ArrivalClock
 from .auth import Authenticator
 from .channels import channels
@@ -50,6 +51,7 @@ def build_app(
         clock=clock or ArrivalClock(),
         tunnels=TunnelRegistry(cluster.proxy_id),
     )
+    admin.prepare(app)
     app.on_response_prepare.append(add_cors_headers)
     app.cleanup_ctx.append(_keep_time)
     _add_routes(app, config.base_url)
@@ -76,6 +78,7 @@ def _add_routes(app: web.Application, base: str) -> None:
         web.get(f"{base}holdfast/v1/whoami", internal.whoami),
         web.post(f"{base}holdfast/v1/launchers/{{launcher_id}}", internal.heartbeat),
     ]
+    routes += admin.routes(base)
     # Load balancers and supervisors look at the root, whatever the base path is.
     for prefix in {base, "/"}:
         routes.append(web.get(f"{prefix}livez", health.livez))

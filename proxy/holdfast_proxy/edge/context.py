@@ -6,6 +6,7 @@ A plain value in the aiohttp application; it must not decide anything.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -39,6 +40,8 @@ class Edge:
     standins: set[Standin] = field(default_factory=set)
     #: Tasks of REST requests that are being answered.
     in_flight: set[asyncio.Task[Any]] = field(default_factory=set)
+    #: Begins this proxy's end as SIGTERM does; set by whoever runs it as a process.
+    stop: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"

@@ -27,6 +27,7 @@ from holdfast_proxy.cluster import (
     Waiting,
 )
 from holdfast_proxy.errors import Conflict, NotFound, ProxyError, Unavailable
+from holdfast_proxy.overview import Administration
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
 from holdfast_proxy.ownership.calling import Caller
@@ -39,6 +40,7 @@ from holdfast_proxy.ownership.lifecycle import Lifecycle
 from holdfast_proxy.ownership.member import ConfigMismatch, Standing
 from holdfast_proxy.ownership.models import is_shown, live_model, recorded_model
 from holdfast_proxy.ownership.orphans import Orphans
+from holdfast_proxy.ownership.overview.administrator import Administrator
 from holdfast_proxy.ownership.parts import Parts
 from holdfast_proxy.ownership.peers import Peers
 from holdfast_proxy.ownership.starting import Starts
@@ -53,13 +55,21 @@ class ActiveCluster(Cluster):
     """See ``Cluster``; made by ``build_cluster``."""
 
     def __init__(
-        self, *, parts: Parts, store: Store, caller: Caller, peers: Peers, forwarder: Forwarder
+        self,
+        *,
+        parts: Parts,
+        store: Store,
+        caller: Caller,
+        peers: Peers,
+        forwarder: Forwarder,
+        administrator: Administrator,
     ) -> None:
         self.proxy_id = parts.member.proxy_id
         self.boot_id = parts.member.record.boot_id
         self._parts = parts
         self._store = store
         self._caller = caller
+        self._administrator = administrator
         self._peers = peers
         self._endings = Endings(parts)
         self._starts = Starts(parts, self._endings)
@@ -76,6 +86,10 @@ class ActiveCluster(Cluster):
         return f"<ActiveCluster {self.proxy_id} {self.readiness()[0].value} {self._parts.view!r}>"
 
     # --- this proxy ---
+
+    @property
+    def administration(self) -> Administration:
+        return self._administrator
 
     def readiness(self) -> tuple[Readiness, str]:
         standing = self._parts.member.standing
@@ -122,6 +136,7 @@ class ActiveCluster(Cluster):
             "peers": self._peers.run(),
             "sweep": self._sweep.run(),
             "timeline": parts.timeline.run(),
+            "narrator": self._administrator.narrator.run(),
         }
         for name, loop in loops.items():
             parts.tasks.spawn(loop, name=name)
@@ -130,6 +145,7 @@ class ActiveCluster(Cluster):
 
     async def drain(self) -> None:
         self._draining = True
+        self._administrator.narrator.draining(kernels=len(self._parts.ownership.owned()))
         await self._parts.ownership.release_all()
         await self._parts.authority.resign()
         await self._parts.member.leave()

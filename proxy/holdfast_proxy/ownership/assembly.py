@@ -25,6 +25,7 @@ from holdfast_proxy.ownership.launchers import Launchers
 from holdfast_proxy.ownership.leadership.authority import Authority, EveryProxy
 from holdfast_proxy.ownership.leadership.one_leader import OneLeader
 from holdfast_proxy.ownership.member import Member
+from holdfast_proxy.ownership.overview.wiring import administer
 from holdfast_proxy.ownership.owner import Ownership
 from holdfast_proxy.ownership.parts import Parts
 from holdfast_proxy.ownership.peers import Peers
@@ -50,7 +51,14 @@ def assemble(
     member = _member(config, proxy_url, store, clock)
     parts = _parts(config, store, clock, Sealer([cluster_key]), caller, view, member, peers)
     forwarder = Forwarder(me=config.id, cluster_key=cluster_key, caller=caller, clock=clock)
-    return ActiveCluster(parts=parts, store=store, caller=caller, peers=peers, forwarder=forwarder)
+    return ActiveCluster(
+        parts=parts,
+        store=store,
+        caller=caller,
+        peers=peers,
+        forwarder=forwarder,
+        administrator=administer(config, parts, store=store, caller=caller, peers=peers),
+    )
 
 
 def _parts(

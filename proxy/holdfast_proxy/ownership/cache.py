@@ -24,6 +24,7 @@ from holdfast_protocol.records import (
     ActivityRecord,
     ConfigRecord,
     CredentialRecord,
+    EventRecord,
     LauncherRecord,
     OwnerRecord,
     ProxyRecord,
@@ -41,6 +42,7 @@ _DECODERS: Final[dict[Kind, Callable[[bytes], Any]]] = {
     Kind.ACTIVITY: ActivityRecord.decode,
     Kind.CREDENTIAL: CredentialRecord.decode,
     Kind.KERNEL: decode_kernel,
+    Kind.EVENT: EventRecord.decode,
     Kind.LEADER: OwnerRecord.decode,
     Kind.CONFIG: ConfigRecord.decode,
 }
@@ -119,6 +121,11 @@ class ClusterView:
     @property
     def kernels(self) -> dict[str, Entry[KernelRecord | Tombstone]]:
         return self._entries[Kind.KERNEL]
+
+    @property
+    def events(self) -> dict[str, Entry[EventRecord]]:
+        """The timeline, as bounded as ``history.narrator`` keeps it."""
+        return self._entries[Kind.EVENT]
 
     @property
     def unreadable_kernels(self) -> list[str]:

@@ -62,7 +62,9 @@ class Endings:
         )
         await self._parts.writer.put(kernel_id, entry, dead, token=token)
         _log.warning("kernel died", kernel=kernel_id, reason=reason)
-        self._parts.timeline.note("died", kernel_id, reason)
+        kind = "start failed" if entry.record.state is KernelState.STARTING else "died"
+        launcher_id = entry.record.launcher_id
+        self._parts.timeline.note(kind, kernel_id, reason, launcher_id=launcher_id)
 
     def _reported(self, kernel_id: str, report: KernelReport) -> None:
         entry = self._parts.cached(kernel_id)

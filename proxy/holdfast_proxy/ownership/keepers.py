@@ -56,6 +56,18 @@ class KeeperRefused(KeeperError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """A keeper's log: ``size`` and ``limit`` are bytes (an earlier keeper says no limit), ``head``
+    and ``floor`` seqs, ``lost`` how many messages were dropped before everybody had them."""
+
+    size: int
+    limit: int | None
+    head: int
+    floor: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperState:
     """What a keeper says of itself and its kernel."""
 
@@ -67,6 +79,7 @@ class KeeperState:
     last_activity: str | None
     connections: int
     kernel_session: str | None
+    log: LogState | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> KeeperState:
@@ -82,9 +95,23 @@ class KeeperState:
                 last_activity=source.text_or_none("last_activity"),
                 connections=source.integer("connections", default=0),
                 kernel_session=source.text_or_none("kernel_session"),
+                log=_log_state(source.inner("log")),
             )
         except RecordError as error:
             raise KeeperError(f"not a keeper's state: {error}") from error
+
+
+def _log_state(source: Fields | None) -> LogState | None:
+    """Raises RecordError."""
+    if source is None:
+        return None
+    return LogState(
+        size=source.integer("bytes"),
+        limit=source.integer("limit", default=0) or None,
+        head=source.integer("head"),
+        floor=source.integer("floor"),
+        lost=source.integer("lost", default=0),
+    )
 
 
 def no_guard() -> None:

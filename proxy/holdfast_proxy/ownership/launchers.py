@@ -76,6 +76,7 @@ class Launchers:
         self._leases: dict[str, int] = {}
         self._activity: dict[str, tuple[float, bytes, int]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._heard: dict[str, str] = {}
         self._on_stranger: list[Callable[[str, str, KernelReport], None]] = []
 
     def __repr__(self) -> str:
@@ -87,6 +88,11 @@ class Launchers:
         self._on_stranger.append(listener)
 
     # --- reading ---
+
+    @property
+    def heard(self) -> dict[str, str]:
+        """When this proxy itself last had a heartbeat of each launcher, ISO 8601."""
+        return dict(self._heard)
 
     def record(self, launcher_id: str) -> LauncherRecord | None:
         """From etcd, else from the last heartbeat to this proxy (etcd is away, or it expired)."""
@@ -118,6 +124,7 @@ class Launchers:
         self._check_name(launcher_id)
         # Before the lock: who is not a launcher makes none, and makes none wait.
         joined = await self._authenticate(launcher_id, credential)
+        self._heard[launcher_id] = self._clock.stamp()
         async with self._locks.setdefault(launcher_id, asyncio.Lock()):
             record, reports = self._read(launcher_id, body)
             self._local[launcher_id] = record

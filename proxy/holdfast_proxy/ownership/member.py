@@ -116,6 +116,14 @@ class Member:
         return ModEquals(self._keys.of(Kind.PROXY, self.proxy_id), self._registration)
 
     @property
+    def lease_age(self) -> float | None:
+        """Seconds since the last renewal was sent that etcd has answered; None without a lease."""
+        if self._lease is None:
+            return None
+        sent_at = self._lease.fence_at + FENCE_MARGIN - self._ttl
+        return max(0.0, self._clock.now() - sent_at)
+
+    @property
     def registration(self) -> int:
         """The revision that names this term; 0 for none."""
         return self._registration

@@ -293,7 +293,8 @@ class Starts:
         )
         await parts.writer.put(kernel_id, entry, running, token=token)
         parts.ownership.acknowledged(kernel_id, token)  # both were called with it
-        parts.timeline.note("started", kernel_id, f"on {entry.record.launcher_id}")
+        launcher_id = entry.record.launcher_id
+        parts.timeline.note("started", kernel_id, f"on {launcher_id}", launcher_id=launcher_id)
 
 
 def _digest(request: StartRequest) -> str:

@@ -61,7 +61,6 @@ class Sweep:
 
     def _claimed(self, kernel_id: str, token: Token, created: bool) -> None:
         if not created:
-            self._parts.timeline.note("taken over", kernel_id, f"token {token}")
             self._parts.tasks.spawn(self._take_up(kernel_id, token), name=f"take up {kernel_id}")
 
     async def _take_up(self, kernel_id: str, token: Token) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -43,18 +45,36 @@ class Timeline:
     def __repr__(self) -> str:
         return f"<Timeline: {len(self._queue)} lines to write>"
 
-    def note(self, kind: str, kernel_id: str | None = None, detail: str = "") -> None:
-        """Queue one line; never blocks. ``detail`` must hold no secret."""
+    @property
+    def pending(self) -> list[tuple[str, EventRecord]]:
+        """(name, line) of what etcd does not have yet, oldest first."""
+        return [(name, record) for name, record in self._queue]
+
+    def note(
+        self,
+        kind: str,
+        kernel_id: str | None = None,
+        detail: str = "",
+        *,
+        proxy_id: str | None = None,
+        launcher_id: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        mark: str | None = None,
+    ) -> None:
+        """Queue one line (see ``EventRecord``); never blocks. It must hold no secret."""
         self._count += 1
         name = f"{int(self._clock.wall() * 1000):014d}-{self._proxy_id}-{self._count}"
         record = EventRecord(
             kind=kind,
             at=self._clock.stamp(),
-            proxy_id=self._proxy_id,
+            proxy_id=proxy_id or self._proxy_id,
             kernel_id=kernel_id,
             detail=detail[:500],
+            launcher_id=launcher_id,
+            facts=facts or {},
+            mark=mark,
         )
-        self._queue.append((self._keys.of(Kind.EVENT, name), record))
+        self._queue.append((name, record))
         self._more.set()
 
     async def run(self) -> None:
@@ -76,8 +96,8 @@ class Timeline:
                 if self._queue:
                     self._queue.popleft()
 
-    async def _write(self, key: str, record: EventRecord) -> None:
-        now = self._clock.now()
+    async def _write(self, name: str, record: EventRecord) -> None:
+        key, now = self._keys.of(Kind.EVENT, name), self._clock.now()
         if not self._lease or now - self._lease_since > _LEASE_FOR:
             self._lease = await self._store.lease_grant(_KEEP)
             self._lease_since = now

@@ -1,0 +1,1 @@
+"""The timeline read back (``chronicle``) and who writes what on it (``narrator``)."""

@@ -1,0 +1,1 @@
+"""The cluster as administrators see it: asked for, composed and never decided here."""
