@@ -24,7 +24,7 @@ TRIES ?= 3
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
-.PHONY: help run test lint types imports extras bench-quick promises lab-tests system-deps lock wheel clean
+.PHONY: help run demo test lint types imports extras bench-quick promises lab-tests system-deps lock wheel clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -45,6 +45,9 @@ $(DEV_STAMP): $(LOCK) $(RUN_STAMP)
 
 run: $(RUN_STAMP) ## etcd, two proxies, a launcher and JupyterLab on this machine; Ctrl-C ends all
 	@exec $(BIN)/holdfast up $(ARGS)
+
+demo: $(RUN_STAMP) ## a notebook runs for a minute while its proxies are killed; what arrives is counted
+	@exec $(BIN)/holdfast demo $(ARGS)
 
 test: $(DEV_STAMP) ## the test suite, without what takes minutes
 	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from .demo.command import demo
 from .up.command import up
 
 
@@ -49,6 +50,7 @@ def launcher(config: str) -> None:
 
 
 main.add_command(up)
+main.add_command(demo)
 
 
 def _become(module: str, extra: str, config: str) -> NoReturn:

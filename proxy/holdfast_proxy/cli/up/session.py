@@ -61,8 +61,8 @@ async def run(options: UpOptions, state: StateDir, say: Callable[[str], None]) -
     become_subreaper()
     state.cluster_file.unlink(missing_ok=True)  # a killed run leaves it: nothing in it is true
     await _end_leftovers(state)
-    plan = Plan(options, _ports(options, state), state)
-    token = _secrets(state, options)
+    plan = Plan(options, choose_ports(options, state), state)
+    token = make_secrets(state, options)
     timeout = aiohttp.ClientTimeout(total=2.0)
     async with aiohttp.ClientSession(timeout=timeout) as http:
         progress = Progress()
@@ -79,7 +79,7 @@ async def _live(
         with progress:
             if etcd.caution:
                 progress.say(etcd.caution)
-            started = await _unless(signals.first, tree.start())
+            started = await unless(signals.first, tree.start())
         if started:
             for line in addresses(tree.plan):
                 say(line)
@@ -90,7 +90,7 @@ async def _live(
         progress.say(f"{failure}; the end of {log}:\n{last_lines(log)}")
     finally:
         progress.stopping(_farewell(tree.plan.options))
-        stopped = await _unless(signals.second, tree.stop())
+        stopped = await unless(signals.second, tree.stop())
         if not stopped:
             progress.say("ending everything at once")
             await tree.kill()
@@ -98,7 +98,7 @@ async def _live(
     return code
 
 
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     """Do ``work`` to its end unless ``event`` comes first; whether it came to its end."""
     doing = asyncio.create_task(work)
     waiting = asyncio.create_task(event.wait())
@@ -133,7 +133,7 @@ def _farewell(options: UpOptions) -> str:
     return f"stopping ({kernels}); once more to end everything at once"
 
 
-def _ports(options: UpOptions, state: StateDir) -> ports.Ports:
+def choose_ports(options: UpOptions, state: StateDir) -> ports.Ports:
     chosen = ports.choose(
         options.port,
         proxies=options.proxies,
@@ -144,7 +144,7 @@ def _ports(options: UpOptions, state: StateDir) -> ports.Ports:
     return chosen
 
 
-def _secrets(state: StateDir, options: UpOptions) -> str:
+def make_secrets(state: StateDir, options: UpOptions) -> str:
     """Make or find every secret file that the plan names; the clients' token."""
     for name in (CLUSTER_KEY, JOIN_TOKEN, LAB_TOKEN):
         state.secret(name)
