@@ -101,7 +101,7 @@ class FakeKernelHost(KernelHost):
 
     async def restart(self) -> None:
         self.restarts += 1
-        self._end("restarting", "asked to")
+        self._end("starting", "asked to")
         await self._begin()
 
     async def shutdown(self, *, now: bool) -> None:

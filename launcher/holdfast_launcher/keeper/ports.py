@@ -45,7 +45,8 @@ class KernelListener(ABC):
 
     @abstractmethod
     def incarnation_ended(self, incarnation: int, state: str, reason: str) -> None:
-        """The kernel process is gone. ``state``: ``restarting`` (another follows) or ``dead``.
+        """The kernel process is gone. ``state``, as clients are told: ``restarting`` (it crashed,
+        another follows), ``starting`` (somebody asked for another) or ``dead``.
 
         Everything that the old incarnation still said has been delivered before this. The
         serving side logs the synthetic status and answers what was accepted and not answered.

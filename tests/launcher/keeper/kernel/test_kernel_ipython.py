@@ -186,7 +186,7 @@ async def test_restart_with_requests_in_flight_runs_nothing_old(ipython, cell, t
     host.send("one", cell(f"open({str(ran)!r}, 'a').write('late')"))  # dropped, not an error
     await restart
     assert recorder.kinds()[-2:] == [
-        ("ended", 1, "restarting", "restart was asked for"),
+        ("ended", 1, "starting", "restart was asked for"),
         ("ready", 2),
     ]
     info = host.info()
@@ -198,7 +198,7 @@ async def test_restart_with_requests_in_flight_runs_nothing_old(ipython, cell, t
     assert reply["execution_count"] == 1
     assert recorder.text(fresh) == "first of the new\n"
     assert not ran.exists()
-    ended = recorder.said.index(("ended", 1, "restarting", "restart was asked for"))
+    ended = recorder.said.index(("ended", 1, "starting", "restart was asked for"))
     after = [said[-1] for said in recorder.said[ended + 1 :] if said[0] == "published"]
     assert {m.header_dict["session"] for m in after} == {info.kernel_session}
     assert host._current.highwater_raised

@@ -127,7 +127,7 @@ async def test_restarting_comes_once_and_a_reconnect_starts_after_it(tmp_path: P
         client.pongs = False
         await client.connect()
         await client.run("echo before")
-        await keeper.post("restart", None)
+        await client.send(execute("crash"))
         await client.until(lambda: "restarting" in states(client.messages))
         client.cut()
         client.messages.clear()
@@ -136,6 +136,21 @@ async def test_restarting_comes_once_and_a_reconnect_starts_after_it(tmp_path: P
         assert output == ["after"]
         assert texts(client.messages) == ["after"]
         assert "restarting" not in states(client.messages)
+
+
+async def test_a_restart_that_was_asked_for_is_not_called_a_crash(tmp_path: Path) -> None:
+    """On ``restarting`` JupyterLab tells the user that the kernel appears to have died."""
+    async with running_keeper(tmp_path / "k") as keeper:
+        await keeper.start_kernel()
+        client = PlainClient(keeper)
+        await client.connect()
+        hanging = execute("hang")
+        await client.send(hanging)
+        await keeper.post("restart", None)
+        await client.until(lambda: client.done(hanging))
+        await client.until(lambda: "starting" in states(client.messages))
+        assert "restarting" not in states(client.messages)
+        assert (await client.run("echo after"))[1] == ["after"]
 
 
 async def test_an_input_request_comes_again_while_it_waits(tmp_path: Path) -> None:
