@@ -6,22 +6,34 @@ needs the access token, compared in constant time, before anything else of it is
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
 from aiohttp import web
 
 from holdfast_launcher.agent.agent import Agent
+from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.agent.launching import StartOrder
-from holdfast_launcher.errors import BadRequest, LauncherError, Unauthorized
+from holdfast_launcher.errors import (
+    BadRequest,
+    LauncherError,
+    NoSuchKernel,
+    NotReady,
+    Unauthorized,
+)
 from holdfast_launcher.kernelspecs import KernelspecCatalog
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
 
 _MAX_BODY = 4 * 1024 * 1024
+#: Lines of a kernel's output in an answer, unless the request says how many.
+_LINES = 200
 #: It becomes a directory's name.
 _KERNEL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
@@ -30,9 +42,11 @@ _log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(*, agent: Agent, catalog: KernelspecCatalog, access_token: str) -> web.Application:
+def make_app(
+    *, agent: Agent, catalog: KernelspecCatalog, access_token: str, words: LastWords
+) -> web.Application:
     """The application; the caller binds it."""
-    api = _Api(agent, catalog)
+    api = _Api(agent, catalog, words)
     app = web.Application(
         client_max_size=_MAX_BODY, middlewares=[_errors, _authentication(access_token)]
     )
@@ -43,6 +57,8 @@ def make_app(*, agent: Agent, catalog: KernelspecCatalog, access_token: str) -> 
             web.get("/v1/kernels/{kernel_id}", api.get),
             web.delete("/v1/kernels/{kernel_id}", api.delete),
             web.post("/v1/kernels/{kernel_id}/fence", api.fence),
+            web.get("/v1/kernels/{kernel_id}/output", api.output),
+            web.get("/v1/launcher", api.launcher),
             web.get("/v1/kernelspecs", api.kernelspecs),
             web.get("/v1/kernelspecs/{name}/{path:.+}", api.resource),
         ]
@@ -51,9 +67,10 @@ def make_app(*, agent: Agent, catalog: KernelspecCatalog, access_token: str) -> 
 
 
 class _Api:
-    def __init__(self, agent: Agent, catalog: KernelspecCatalog) -> None:
+    def __init__(self, agent: Agent, catalog: KernelspecCatalog, words: LastWords) -> None:
         self._agent = agent
         self._catalog = catalog
+        self._words = words
 
     async def list_kernels(self, _request: web.Request) -> web.Response:
         return web.json_response({"kernels": self._agent.handles()})
@@ -72,6 +89,16 @@ class _Api:
     async def fence(self, request: web.Request) -> web.Response:
         fence = await self._agent.acknowledge(_kernel_id(request), _fence(request))
         return web.json_response({"fence": fence.as_list()})
+
+    async def output(self, request: web.Request) -> web.Response:
+        kernel_id, lines = _kernel_id(request), _lines(request)
+        output = await asyncio.to_thread(self._words.read, kernel_id, lines=lines)
+        if output is None:
+            raise NoSuchKernel(f"this launcher has no output of kernel {kernel_id} (any more)")
+        return web.json_response({"kernel_id": kernel_id, "output": output})
+
+    async def launcher(self, _request: web.Request) -> web.Response:
+        return web.json_response({"version": software_version(), "time": _now()})
 
     async def kernelspecs(self, _request: web.Request) -> web.Response:
         catalog = await self._catalog.read()
@@ -104,6 +131,26 @@ def _fence(request: web.Request) -> Token:
         ) from error
 
 
+def _lines(request: web.Request) -> int:
+    text = request.query.get("lines", str(_LINES))
+    if not (text.isascii() and text.isdigit()) or len(text) > 6:
+        raise BadRequest("lines must be a number")
+    return int(text)
+
+
+def _now() -> str:
+    """The wall clock, ISO 8601: proxies compare it with theirs for ``holdfast doctor``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def software_version() -> str:
+    """The distribution's version; ``0`` when it runs from a bare tree."""
+    try:
+        return version("holdfast")
+    except PackageNotFoundError:
+        return "0"
+
+
 def _authentication(access_token: str) -> Any:
     expected = f"Bearer {access_token}".encode()
 
@@ -127,6 +174,11 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         body = {"reason": "http", "message": error.reason}
         return web.json_response(body, status=error.status, headers=_allow(error))
+    except OSError as error:
+        # A full disk, or no descriptor left. "Not now" is always 503.
+        _log.warning("request failed", method=request.method, path=request.path, error=str(error))
+        refusal = NotReady(f"the launcher's disk or descriptors: {error}")
+        return web.json_response(refusal.body(), status=503, headers={"Retry-After": "1"})
     except Exception:
         # The edge: a bug must not look like a proxy's or a keeper's failure.
         _log.exception("request failed", method=request.method, path=request.path)

@@ -21,6 +21,7 @@ import structlog
 from aiohttp import web
 
 from holdfast_launcher.agent.agent import Agent
+from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.config import KEEPER_ENTRY, LauncherConfig
 from holdfast_launcher.engines.local import LocalEngine
 from holdfast_launcher.environment import base_environment
@@ -81,7 +82,12 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
 
     await agent.start()
     runner = web.AppRunner(
-        make_app(agent=agent, catalog=catalog, access_token=access_token),
+        make_app(
+            agent=agent,
+            catalog=catalog,
+            access_token=access_token,
+            words=LastWords(config.kernels),
+        ),
         access_log=None,
         shutdown_timeout=_GRACE,
     )

@@ -85,6 +85,17 @@ class Dead:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelOutput:
+    """What a kernel and its keeper wrote to stdout and stderr: ``output`` has ``kernel`` and
+    ``keeper``, or nothing when the launcher has it no more. ``reason``: why it is dead."""
+
+    state: str
+    reason: str | None
+    launcher: str
+    output: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyInfo:
     id: str
@@ -147,6 +158,10 @@ class Cluster(ABC):
     @abstractmethod
     async def locate(self, kernel_id: str, user: str | None) -> KeeperEndpoint | Waiting | Dead:
         """Where to tunnel to. From the cache when it knows the kernel, so that it needs no etcd."""
+
+    @abstractmethod
+    async def kernel_output(self, kernel_id: str, user: str | None, lines: int) -> KernelOutput:
+        """The last ``lines`` lines of each, also of a kernel that died or never started."""
 
     @abstractmethod
     async def wait_changed(self, kernel_id: str, timeout: float) -> None:

@@ -46,6 +46,12 @@ class StaleToken(Conflict):
     """A keeper or launcher has acknowledged a higher fencing token than ours."""
 
 
+class Gone(ProxyError):
+    """It was there, and is not any more (RFC 9110, 15.5.11). Never for a kernel's own model."""
+
+    status = 410
+
+
 class Misdirected(ProxyError):
     """A forwarded request reached a proxy that does not own the kernel (RFC 9110, 15.5.20)."""
 

@@ -52,7 +52,7 @@ class EtcdView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyView:
     """One proxy. ``status``: ready, degraded, draining or unreachable; ``message`` explains it.
-    ``tunnels`` None: it did not say."""
+    ``tunnels`` None: it did not say. ``role``: in active-passive mode leader or passive."""
 
     id: str
     url: str
@@ -63,6 +63,7 @@ class ProxyView:
     message: str
     tunnels: int | None
     owned: int
+    role: str | None = None
 
     def document(self) -> dict[str, Any]:
         return {
@@ -75,6 +76,7 @@ class ProxyView:
             "message": self.message,
             "tunnels": self.tunnels,
             "owned": self.owned,
+            "role": self.role,
         }
 
 

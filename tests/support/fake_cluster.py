@@ -12,6 +12,7 @@ from holdfast_proxy.cluster import (
     Dead,
     KeeperEndpoint,
     KernelModel,
+    KernelOutput,
     LifecycleCall,
     ProxyInfo,
     Readiness,
@@ -112,6 +113,14 @@ class FakeCluster(Cluster):
         if isinstance(located, ProxyError):
             raise located
         return located
+
+    async def kernel_output(self, kernel_id: str, user: str | None, lines: int) -> KernelOutput:
+        self._raise("output")
+        model = self._kernel(kernel_id, user).model
+        text = "\n".join(f"line {n}" for n in range(lines))
+        return KernelOutput(
+            state=model.execution_state, reason=model.reason, launcher="l1", output={"kernel": text}
+        )
 
     async def wait_changed(self, kernel_id: str, timeout: float) -> None:
         try:

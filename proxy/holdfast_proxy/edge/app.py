@@ -7,14 +7,17 @@ built it (``server``), so that tests put a fake there.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from ..cluster import Cluster
 from ..config import ConfigError, ProxyConfig
-from . import health, internal, rest_kernels, rest_kernelspecs
+from ..page import PageRoutes, page_events
+from . import health, internal, kernel_log, rest_kernels, rest_kernelspecs
 from .admin import routes as admin
+from .admin.access import require_admin
 from .arrival import ArrivalClock
 from .auth import Authenticator
 from .channels import channels
@@ -41,19 +44,29 @@ def build_app(
         raise ConfigError(
             f"env_whitelist: {', '.join(refused)} decide what code runs; no client may set them"
         )
+    authenticator = Authenticator(config)
+    page = PageRoutes(
+        config,
+        authenticator,
+        snapshot=admin.cluster,
+        events=page_events,
+        allow=partial(require_admin, config=config),
+    )
     app = web.Application(
-        middlewares=[errors_middleware, build_gate(_PUBLIC)], client_max_size=MAX_BODY_BYTES
+        middlewares=[errors_middleware, build_gate(_PUBLIC | page.handlers)],
+        client_max_size=MAX_BODY_BYTES,
     )
     app[EDGE] = Edge(
         cluster=cluster,
         config=config,
-        authenticator=Authenticator(config),
+        authenticator=authenticator,
         clock=clock or ArrivalClock(),
         tunnels=TunnelRegistry(cluster.proxy_id),
     )
     admin.prepare(app)
     app.on_response_prepare.append(add_cors_headers)
     app.cleanup_ctx.append(_keep_time)
+    app.add_routes(page.routes())
     _add_routes(app, config.base_url)
     return app
 
@@ -74,6 +87,8 @@ def _add_routes(app: web.Application, base: str) -> None:
         web.post(f"{kernel}/interrupt", rest_kernels.interrupt_kernel),
         web.post(f"{kernel}/restart", rest_kernels.restart_kernel),
         web.get(f"{kernel}/channels", channels, allow_head=False),
+        web.get(f"{kernel}/log", kernel_log.read_log, allow_head=False),
+        web.get(f"{kernel}/output", kernel_log.read_output),
         web.get(f"{base}holdfast/v1/endpoints", internal.endpoints),
         web.get(f"{base}holdfast/v1/whoami", internal.whoami),
         web.post(f"{base}holdfast/v1/launchers/{{launcher_id}}", internal.heartbeat),

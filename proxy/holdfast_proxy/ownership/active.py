@@ -20,6 +20,7 @@ from holdfast_proxy.cluster import (
     Dead,
     KeeperEndpoint,
     KernelModel,
+    KernelOutput,
     LifecycleCall,
     ProxyInfo,
     Readiness,
@@ -34,6 +35,7 @@ from holdfast_proxy.ownership.calling import Caller
 from holdfast_proxy.ownership.endings import Endings
 from holdfast_proxy.ownership.forwarding import Forwarder
 from holdfast_proxy.ownership.keepers import KeeperError
+from holdfast_proxy.ownership.launcher_client import LauncherError
 from holdfast_proxy.ownership.launchers import LAUNCHER_TTL
 from holdfast_proxy.ownership.leadership.delegation import Delegation
 from holdfast_proxy.ownership.lifecycle import Lifecycle
@@ -227,6 +229,22 @@ class ActiveCluster(Cluster):
         if record.launcher_id not in self._parts.view.launchers:
             return Waiting(f"waiting for launcher {record.launcher_id!r} to come back")
         return Waiting(f"the kernel is being started by launcher {record.launcher_id!r}")
+
+    async def kernel_output(self, kernel_id: str, user: str | None, lines: int) -> KernelOutput:
+        parts = self._parts
+        record = (await parts.known(kernel_id, user)).record
+        try:
+            target = parts.launchers.target(record.launcher_id)
+            output = await parts.launcher_client.output(target, kernel_id, lines=lines)
+        except LauncherError as error:
+            raise Unavailable(f"its launcher does not tell: {error}", retry_after=2.0) from error
+        model = self._model(kernel_id, record)
+        return KernelOutput(
+            state=model.execution_state,
+            reason=model.reason,
+            launcher=record.launcher_id,
+            output=output,
+        )
 
     async def wait_changed(self, kernel_id: str, timeout: float) -> None:
         await self._parts.view.wait_changed(kernel_id, timeout)

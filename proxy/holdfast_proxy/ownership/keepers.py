@@ -47,12 +47,20 @@ class KeeperUnreachable(KeeperError):
 
 
 class KeeperRefused(KeeperError):
-    """It answered no: ``status`` and its machine word ``reason``."""
+    """It answered no: ``status``, its machine word ``reason``, and of a start that failed the
+    last lines of the kernel's own ``output``."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.message)
         self.status = answer.status
         self.reason = answer.reason
+        self.output = str(answer.document.get("output") or "")
+
+    @property
+    def explained(self) -> str:
+        """The message with the end of the output, short enough for a record."""
+        words = "\n".join(self.output.strip().splitlines()[-8:])[-1000:]
+        return f"{self}; it said:\n{words}" if words else str(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,19 @@ class LauncherClient:
         """Have the token acknowledged. Raises StaleToken, LauncherError."""
         await self._call("POST", target, f"{_kernel(kernel_id)}/fence", token=token, timeout=QUICK)
 
+    async def output(self, target: Target, kernel_id: str, *, lines: int) -> dict[str, str]:
+        """What the kernel and its keeper wrote to stdout and stderr; empty when the launcher has
+        nothing (any more). Raises LauncherError."""
+        where = f"{_kernel(kernel_id)}/output?lines={lines}"
+        try:
+            answer = await self._call("GET", target, where, timeout=QUICK)
+        except LauncherRefused as error:
+            if error.status == 404:
+                return {}
+            raise
+        output = answer.document.get("output")
+        return {str(k): str(v) for k, v in output.items()} if isinstance(output, dict) else {}
+
     async def kernelspecs(self, target: Target) -> dict[str, Any]:
         """Jupyter's kernelspecs model. Raises LauncherError."""
         answer = await self._call("GET", target, "/v1/kernelspecs", timeout=5.0)

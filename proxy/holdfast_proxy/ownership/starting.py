@@ -276,7 +276,7 @@ class Starts:
         except KeeperRefused as error:
             if error.status == 503:
                 raise Unavailable(str(error), retry_after=1.0) from error
-            await self._endings.die(kernel_id, entry, token, str(error))
+            await self._endings.die(kernel_id, entry, token, error.explained)
             return
         except KeeperError as error:
             if not await self._endings.seek(kernel_id, entry, token):

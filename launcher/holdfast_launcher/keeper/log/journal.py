@@ -64,6 +64,7 @@ class Journal:
         self._on_unsettled = on_unsettled
         self._settled = True
         self._disk_failed = False
+        self._lost = 0
 
     def __repr__(self) -> str:
         return (
@@ -74,6 +75,16 @@ class Journal:
     @property
     def index(self) -> LogIndex:
         return self._index
+
+    @property
+    def limit(self) -> int:
+        """Bytes that may be in memory and on disk together."""
+        return self._limit
+
+    @property
+    def lost(self) -> int:
+        """Entries that were dropped before everybody had them, since the log began."""
+        return self._lost
 
     @property
     def memory_size(self) -> int:
@@ -197,6 +208,7 @@ class Journal:
     def _drop(self, size: int, reason: str) -> None:
         dropped = self._index.drop_oldest(size, reason)
         if dropped is not None:
+            self._lost += dropped.entries
             _log.warning("log.dropped", through=dropped.last, entries=dropped.entries, why=reason)
         self._forget(dropped)
 

@@ -49,7 +49,8 @@ class Status:
     def state(self) -> dict[str, Any]:
         """The answer to ``GET /v1/kernel``."""
         info = self._hub.host.info()
-        index = self._hub.journal.index
+        journal = self._hub.journal
+        index = journal.index
         return {
             "kernel_id": self._config.kernel_id,
             "nonce": self._config.nonce,
@@ -60,5 +61,11 @@ class Status:
             "fence": self._fence.highest.as_list(),
             "kernel_session": info.kernel_session,
             "pid": info.pid,
-            "log": {"head": index.head, "floor": index.floor, "bytes": index.size},
+            "log": {
+                "head": index.head,
+                "floor": index.floor,
+                "bytes": index.size,
+                "limit": journal.limit,
+                "lost": journal.lost,
+            },
         }

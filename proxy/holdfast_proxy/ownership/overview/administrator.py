@@ -14,8 +14,11 @@ from typing import Any
 
 from holdfast_protocol.kernel_records import KernelRecord, KernelState
 from holdfast_proxy.cluster import KeeperEndpoint, KernelModel
+from holdfast_proxy.config import Mode
 from holdfast_proxy.errors import ProxyError, Unavailable
 from holdfast_proxy.overview import (
+    DEGRADED,
+    READY,
     Administration,
     EdgeState,
     KernelView,
@@ -81,18 +84,27 @@ class Administrator(Administration):
         }
 
     def _own_row(self, edge: EdgeState, owned: int) -> ProxyView:
-        record = self._parts.member.record
+        record, authority = self._parts.member.record, self._parts.authority
+        status, role = edge.status, self._role(self._parts.member.proxy_id)
+        if authority.passive is not None and self._parts.member.holds and status == DEGRADED:
+            status = READY  # /readyz sends nobody here, and that is how it should be
         return ProxyView(
             id=self._parts.member.proxy_id,
             url=record.url,
             version=record.software,
             boot_id=record.boot_id,
             is_self=True,
-            status=edge.status,
+            status=status,
             message=edge.message,
             tunnels=edge.tunnels,
             owned=owned,
+            role=role,
         )
+
+    def _role(self, proxy_id: str) -> str | None:
+        if self._facts.mode == Mode.ACTIVE_ACTIVE.value:
+            return None
+        return "leader" if self._parts.authority.leader == proxy_id else "passive"
 
     async def pass_drain(self, proxy_id: str) -> None:
         await self._peers.drain(proxy_id)
@@ -173,6 +185,7 @@ class Administrator(Administration):
                     message=state.message,
                     tunnels=state.tunnels,
                     owned=owned[name],
+                    role=self._role(name),
                 )
             )
         return sorted(views, key=lambda view: view.id)

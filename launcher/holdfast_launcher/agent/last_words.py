@@ -1,0 +1,106 @@
+"""What a kernel and its keeper wrote to their stdout and stderr, for those who ask why it failed.
+
+The files are the kernel's and the keeper's own; this only reads their ends, within bounds. When a
+kernel's directory is removed after it had died, its last words are kept beside it for a day (see
+``keep``), because the question is mostly asked then. Must not know phases or HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast_launcher.engines.zygote import LOG_FILE
+from holdfast_launcher.statefiles import make_private_directory, read_json, write_json
+
+#: Where a keeper leaves its kernel's output, below the kernel's directory.
+KERNEL_OUTPUT = Path("kernel") / "output.log"
+#: Bytes that are read of one file.
+_READ = 128 * 1024
+#: Bytes of one file, seconds and kernels for which last words are kept.
+_KEPT_BYTES = 16 * 1024
+_KEPT_SECONDS = 86_400.0
+_KEPT_KERNELS = 200
+
+
+class LastWords:
+    """``kernels``: the directory that has one directory for each kernel."""
+
+    def __init__(self, kernels: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._kernels = kernels
+        self._kept = kernels.parent / "last_words"
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"LastWords({str(self._kernels)!r})"
+
+    def read(self, kernel_id: str, *, lines: int) -> dict[str, str] | None:
+        """The last lines of ``kernel`` and of ``keeper``; None when there is nothing of it."""
+        directory = self._kernels / kernel_id
+        present = directory.is_dir()
+        found = _read_both(directory, _READ) if present else self._read_kept(kernel_id)
+        if found is None:
+            return None
+        return {name: _last_lines(text, lines) for name, text in found.items()}
+
+    def keep(self, directory: Path) -> None:
+        """Keep the last words of a dead kernel whose directory is about to go. Never raises:
+        they are only a help."""
+        with contextlib.suppress(OSError):
+            make_private_directory(self._kept)
+            words = {"kept_at": self._clock(), "output": _read_both(directory, _KEPT_BYTES)}
+            write_json(self._kept / f"{directory.name}.json", words)
+            self._forget_old()
+
+    def _read_kept(self, kernel_id: str) -> dict[str, str] | None:
+        try:
+            words = read_json(self._kept / f"{kernel_id}.json") or {}
+        except OSError:
+            return None
+        output = words.get("output")
+        if not isinstance(output, dict):
+            return None
+        return {str(name): str(text) for name, text in output.items()}
+
+    def _forget_old(self) -> None:
+        files = sorted(self._kept.glob("*.json"), key=_changed, reverse=True)
+        for number, file in enumerate(files):
+            if number >= _KEPT_KERNELS or self._clock() - _changed(file) > _KEPT_SECONDS:
+                file.unlink(missing_ok=True)
+
+
+def _read_both(directory: Path, size: int) -> dict[str, str]:
+    return {
+        "kernel": _tail(directory / KERNEL_OUTPUT, size),
+        "keeper": _tail(directory / LOG_FILE, size),
+    }
+
+
+def _tail(path: Path, size: int) -> str:
+    """The end of a file, from the beginning of a line; empty when there is no such file."""
+    try:
+        # No link is followed: the directory is private, but a user's kernel writes in it.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        end = os.fstat(fd).st_size
+        file.seek(max(0, end - size))
+        data = file.read(size)
+    if end > size:
+        data = data.partition(b"\n")[2] or data
+    return data.decode("utf-8", "replace")
+
+
+def _last_lines(text: str, lines: int) -> str:
+    return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
