@@ -47,7 +47,12 @@ class ProcessId:
             return None
         # The pid cannot be reused while a pidfd of its process is checked against the stat that
         # we read afterwards: same start time means same process.
-        if self.running:
+        try:
+            same = self.running
+        except OSError:
+            os.close(fd)
+            raise
+        if same:
             return fd
         os.close(fd)
         return None

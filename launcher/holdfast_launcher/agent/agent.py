@@ -9,14 +9,13 @@ Invariants:
 - *At most one.* A keeper is launched only under the kernel's lock, when no incarnation of the
   kernel id lives and everything of the last one is proven gone.
 - *Nothing unwatched.* When a keeper ends and nobody asked for that, another one takes its kernel
-  over (``succession``); whatever is not taken over is killed, whoever asked for what meanwhile.
+  over (``takeover``); whatever is not taken over is killed, whoever asked for what meanwhile.
 - *Dead on evidence.* An incarnation turns DEAD only by its engine's word (``Keeper.alive``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -27,30 +26,26 @@ import structlog
 
 from holdfast_launcher.agent.adoption import recognise, scan
 from holdfast_launcher.agent.background import Background, Locks
+from holdfast_launcher.agent.endings import Endings
 from holdfast_launcher.agent.incarnation import Answer, Incarnation, Phase, decide_put
-from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, KeeperStranger
+from holdfast_launcher.agent.keeper_client import KeeperClient
 from holdfast_launcher.agent.launching import LaunchPlan, StartOrder, check_may_start, plan_launch
-from holdfast_launcher.agent.succession import find_successor, launch_keeper
+from holdfast_launcher.agent.succession import launch_keeper
+from holdfast_launcher.agent.takeover import TRY_AGAIN, Takeover
 from holdfast_launcher.config import LauncherConfig
 from holdfast_launcher.engines.contract import Engine, Keeper, LaunchFailed
 from holdfast_launcher.errors import (
     NonceMismatch,
     NoSuchKernel,
     NotReady,
-    StaleToken,
     StartFailed,
 )
 from holdfast_launcher.fences import FenceBook
-from holdfast_launcher.keeper.config import KeeperConfig
-from holdfast_launcher.keeper_files import EVIDENCE_FILE, KeeperFile, read_keeper_file
+from holdfast_launcher.keeper_files import KeeperFile, read_keeper_file
 from holdfast_launcher.kernelspecs import KernelspecCatalog
-from holdfast_launcher.statefiles import make_private_directory, remove_directory, write_json
+from holdfast_launcher.statefiles import make_private_directory, remove_directory
 from holdfast_protocol.fencing import Token
 
-#: How long an ending that was asked for politely may take before it is forced, in seconds.
-_POLITE = 3.0
-#: How long a forced one may take before the answer is "not yet".
-_FORCED = 5.0
 #: When directories in which no keeper had begun at our start are looked at again.
 _SECOND_LOOK = 3.0
 #: Fences of deleted kernels are kept this long: longer than any proxy sleeps.
@@ -81,7 +76,6 @@ class Agent:
         self._catalog = catalog
         self._base_environment = base_environment
         self._advertise_host = advertise_host
-        self._on_change = on_change
         self._clock = clock
         make_private_directory(config.kernels)
         self._fences = FenceBook(config.state / "fences")
@@ -89,6 +83,22 @@ class Agent:
         self._kernels: dict[str, Incarnation] = {}
         self._locks = Locks()
         self._background = Background()
+        self._endings = Endings(
+            engine=engine,
+            client=self._client,
+            fences=self._fences,
+            kernels=self._kernels,
+            on_change=on_change,
+        )
+        self._takeover = Takeover(
+            engine=engine,
+            endings=self._endings,
+            background=self._background,
+            locks=self._locks,
+            watch=self._watch,
+            recognise=self._recognise,
+            on_change=on_change,
+        )
 
     def __repr__(self) -> str:
         alive = sum(1 for kernel in self._kernels.values() if kernel.alive)
@@ -174,7 +184,7 @@ class Agent:
             self._fences.check(kernel_id, fence)
             kernel = await self._present(kernel_id)
             if kernel is not None:
-                await self._end(kernel, fence)
+                await self._endings.end(kernel, fence)
             # Last, so that a launcher that is killed in between finds the rest of the work.
             nonce = None if kernel is None else kernel.nonce
             now = self._clock()
@@ -209,7 +219,7 @@ class Agent:
         plan = await self._plan(kernel_id, order)
         old = self._kernels.get(kernel_id)
         if old is not None:
-            await self._remove(old)
+            await self._endings.remove(old)
         await asyncio.to_thread(make_private_directory, plan.directory)
         await asyncio.to_thread(self._fences.unbury, kernel_id)
         kernel = Incarnation(
@@ -223,16 +233,29 @@ class Agent:
         try:
             keeper, file = await launch_keeper(self._engine, plan.keeper)
         except LaunchFailed as error:
-            self._bring_down(kernel, str(error))
+            self._endings.bring_down(kernel, str(error))
             raise StartFailed(str(error)) from error
         except asyncio.CancelledError:
             del self._kernels[kernel_id]  # we are stopping; the next launcher finds it on disk
             keeperless = read_keeper_file(plan.directory) is None
             _log.warning("start interrupted", kernel_id=kernel_id, keeperless=keeperless)
             raise
+        except Exception as error:
+            # No descriptor, thread or memory: whatever it was, nothing is proven either way.
+            _log.warning("start broke off", kernel_id=kernel_id, error=repr(error))
+            kernel.reason = "a start that broke off is being undone"
+            self._background.spawn(self._undo(kernel))
+            raise NotReady(f"this launcher can start no keeper now: {error}") from error
         self._watch(kernel, keeper, file)
         _log.info("keeper started", kernel_id=kernel_id, **keeper.handle)
         return kernel
+
+    async def _undo(self, kernel: Incarnation) -> None:
+        while True:
+            async with self._locks.of(kernel.kernel_id):
+                if await self._endings.undo(kernel):
+                    return
+            await asyncio.sleep(TRY_AGAIN)
 
     def _watch(self, kernel: Incarnation, keeper: Keeper, file: KeeperFile) -> None:
         kernel.keeper, kernel.phase, kernel.reason = keeper, Phase.ALIVE, None
@@ -260,102 +283,17 @@ class Agent:
 
     # -- ending -------------------------------------------------------------------------------
 
-    async def _end(self, kernel: Incarnation, fence: Token) -> None:
-        keeper = kernel.keeper
-        kernel.ending = True
-        try:
-            if keeper is not None and kernel.alive:
-                if await self._ask_to_end(kernel, fence):
-                    await keeper.wait_gone(timeout=_POLITE)
-                keeper.kill()
-                if not await keeper.wait_gone(timeout=_FORCED):
-                    raise NotReady("the keeper does not end", reason="not_gone")
-            await self._remove(kernel)
-        finally:
-            kernel.ending = False
-
-    async def _ask_to_end(self, kernel: Incarnation, fence: Token) -> bool:
-        if kernel.file is None or kernel.phase is Phase.DISPUTED:
-            return False
-        try:
-            return await self._client.shutdown(kernel.file, fence)
-        except StaleToken as error:
-            # The keeper knows an owner that we have not heard of: the caller's time is over.
-            await asyncio.to_thread(self._fences.acknowledge, kernel.kernel_id, error.highest)
-            raise
-        except (KeeperSilent, KeeperStranger) as error:
-            _log.warning("keeper silent, killing it", kernel_id=kernel.kernel_id, error=str(error))
-            return False
-
-    async def _remove(self, kernel: Incarnation) -> None:
-        """Prove that nothing of it runs, then forget it and its files. Raises NotReady."""
-        if not await self._engine.end_kernel(kernel.directory, mark=kernel.mark, timeout=_FORCED):
-            raise NotReady("processes of the kernel do not end", reason="not_gone")
-        if kernel.keeper is not None:
-            kernel.keeper.release()
-        kernel.phase = Phase.DEAD
-        await asyncio.to_thread(remove_directory, kernel.directory)
-        if self._kernels.get(kernel.kernel_id) is kernel:
-            del self._kernels[kernel.kernel_id]
-
     def _keeper_gone(self, kernel: Incarnation) -> None:
         """The engine's evidence, at once: another keeper, or report and leave no kernel behind."""
         if kernel.ending:  # as asked; whoever asked cleans up after it
             kernel.phase, kernel.reason = Phase.DEAD, "it is being deleted"
             return
         keeper_reason = (kernel.keeper and kernel.keeper.reason) or "the keeper is gone"
-        if self._succeed(kernel, keeper_reason):
+        if self._takeover.begin(kernel, keeper_reason):
             return
         said = kernel.activity.read().reason
-        self._bring_down(kernel, f"{said}; {keeper_reason}" if said else keeper_reason)
-        self._background.spawn(self._bury_kernel(kernel))
-
-    def _bring_down(self, kernel: Incarnation, reason: str) -> None:
-        kernel.phase = Phase.DEAD
-        kernel.reason = reason
-        _log.warning("keeper gone", kernel_id=kernel.kernel_id, reason=reason)
-        evidence = {"kernel_id": kernel.kernel_id, "nonce": kernel.nonce, "reason": reason}
-        with contextlib.suppress(FileNotFoundError):  # deleted at this moment
-            write_json(kernel.directory / EVIDENCE_FILE, evidence)
-        self._on_change()
-
-    async def _bury_kernel(self, kernel: Incarnation) -> None:
-        if not await self._engine.end_kernel(kernel.directory, mark=kernel.mark, timeout=_FORCED):
-            _log.error("kernel outlives its keeper", kernel_id=kernel.kernel_id)
-
-    # -- taking over ----------------------------------------------------------------------------
-
-    def _succeed(self, kernel: Incarnation, reason: str, *, settle: float = 0.0) -> bool:
-        """Begin to launch a keeper that takes the kernel over; False: the kernel is to be ended."""
-        config = find_successor(kernel.directory, nonce=kernel.nonce)
-        if config is None or not kernel.takeovers.spend(asyncio.get_running_loop().time()):
-            return False
-        kernel.lose_keeper(f"{reason}; another one is taking over")
-        _log.warning("keeper gone, kernel lives", kernel_id=kernel.kernel_id, reason=reason)
-        self._background.spawn(self._take_over(kernel, config, reason, settle=settle))
-        return True
-
-    async def _take_over(
-        self, kernel: Incarnation, config: KeeperConfig, reason: str, *, settle: float
-    ) -> None:
-        # What a launcher before us had forked in its last moment appears within ``settle``.
-        await asyncio.sleep(settle)
-        async with self._locks.of(kernel.kernel_id):
-            if kernel.phase is not Phase.REPLACING:
-                return  # it was deleted meanwhile
-            if settle and (found := await self._engine.find(kernel.directory)) is not None:
-                kernel.keeper, kernel.phase = found, Phase.ADOPTING
-                self._recognise(kernel, found)
-                return
-            try:
-                keeper, file = await launch_keeper(self._engine, config)
-            except LaunchFailed as error:
-                self._bring_down(kernel, f"{reason}; none could take over: {error}")
-                await self._bury_kernel(kernel)
-                return
-            self._watch(kernel, keeper, file)
-        _log.info("kernel taken over", kernel_id=kernel.kernel_id, **keeper.handle)
-        self._on_change()
+        self._endings.bring_down(kernel, f"{said}; {keeper_reason}" if said else keeper_reason)
+        self._background.spawn(self._endings.bury_kernel(kernel))
 
     # -- finding again ------------------------------------------------------------------------
 
@@ -368,8 +306,8 @@ class Agent:
                     kernel.keeper.release()
             elif kernel.keeper is not None:
                 self._recognise(kernel, kernel.keeper)
-            elif not self._succeed(kernel, kernel.reason or "", settle=_SECOND_LOOK):
-                self._background.spawn(self._bury_kernel(kernel))
+            elif not self._takeover.begin(kernel, kernel.reason or "", settle=_SECOND_LOOK):
+                self._background.spawn(self._endings.bury_kernel(kernel))
         return result.empty
 
     def _recognise(self, kernel: Incarnation, keeper: Keeper) -> None:

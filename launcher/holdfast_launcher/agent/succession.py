@@ -14,7 +14,9 @@ keeper.json, whose credential is worth as much.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,10 +32,11 @@ from holdfast_launcher.keeper_files import (
     read_launch_file,
 )
 from holdfast_launcher.processes import ProcessId
-from holdfast_launcher.statefiles import read_json, write_private
+from holdfast_launcher.statefiles import read_json, write_json, write_private
 
 #: What the keeper was told, for the one that follows it.
 CONFIG_FILE = "config.json"
+TAKEOVERS_FILE = "takeovers.json"
 #: A keeper that falls again and again takes more from its user than it gives.
 TAKEOVERS = 3
 TAKEOVER_SECONDS = 600.0
@@ -49,6 +52,15 @@ class TakeoverBudget:
     seconds: float = TAKEOVER_SECONDS
     _spent: deque[float] = field(default_factory=deque, init=False)
 
+    @property
+    def spent(self) -> tuple[float, ...]:
+        """When those that still count were."""
+        return tuple(self._spent)
+
+    def recall(self, spent: Iterable[float]) -> None:
+        """Takeovers that another launcher before us noted."""
+        self._spent = deque(sorted({*self._spent, *spent}))
+
     def spend(self, now: float) -> bool:
         """Take one; False when there is none left."""
         while self._spent and now - self._spent[0] >= self.seconds:
@@ -57,6 +69,22 @@ class TakeoverBudget:
             return False
         self._spent.append(now)
         return True
+
+
+def take_turn(directory: Path, budget: TakeoverBudget, now: float) -> bool:
+    """Spend one takeover; False when there is none left. ``now``: CLOCK_BOOTTIME, in seconds.
+
+    They are noted on disk first: a launcher that falls with its keepers would otherwise begin to
+    count anew each time. Those of another boot are nobody's: nothing is taken over from there.
+    """
+    noted = (read_json(directory / TAKEOVERS_FILE) or {}).get("at")
+    if isinstance(noted, list):
+        budget.recall(at for at in noted if isinstance(at, int | float) and at <= now)
+    if not budget.spend(now):
+        return False
+    with contextlib.suppress(OSError):  # a full disk; we know it ourselves for as long as we live
+        write_json(directory / TAKEOVERS_FILE, {"at": list(budget.spent)})
+    return True
 
 
 def find_successor(directory: Path, *, nonce: str) -> KeeperConfig | None:

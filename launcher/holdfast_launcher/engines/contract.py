@@ -73,7 +73,9 @@ class Engine(ABC):
     async def launch(self, config: KeeperConfig) -> Keeper:
         """Start a keeper; return when its ``keeper.json`` is in ``config.state_dir``.
 
-        Raises LaunchFailed; then no process of this launch is left.
+        Raises LaunchFailed; then no process of this launch is left. Raises OSError or
+        RuntimeError when there is nothing to start one with (descriptors, threads, memory); then
+        ``find`` tells whether a keeper came of it all the same.
         """
 
     @abstractmethod

@@ -200,7 +200,10 @@ class LocalEngine(Engine):
             return None
         except ZygoteBroken as error:
             raise LaunchFailed(f"no keeper can be started: {error}") from error
-        return ProcessId.of(pid)
+        try:
+            return ProcessId.of(pid)
+        except OSError:
+            return None  # no descriptor to look with: the keeper names itself in its file
 
     async def _settle(
         self, directory: Path, process: ProcessId | None, ready: bool | None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launcher_process import until
 
 from holdfast_launcher.agent.agent import Agent
 from holdfast_launcher.agent.incarnation import Incarnation
@@ -84,6 +85,10 @@ class MemoryEngine(Engine):
         self.gate.set()
         self.entered = asyncio.Event()
         self.failure: str | None = None
+        #: Nothing to start a keeper with; ``stray``: one came of it all the same.
+        self.lacking: Exception | None = None
+        self.refusals = 0
+        self.stray: MemoryKeeper | None = None
         self.kernel_ends = True
         self.ended: list[str] = []
 
@@ -96,6 +101,9 @@ class MemoryEngine(Engine):
         await self.gate.wait()
         if self.failure is not None:
             raise LaunchFailed(self.failure)
+        if self.lacking is not None:
+            self.refusals += 1
+            raise self.lacking
         keeper = MemoryKeeper(len(self.keepers) + 1)
         self.keepers.append(keeper)
         self.configs.append(config)
@@ -115,7 +123,10 @@ class MemoryEngine(Engine):
         return keeper
 
     async def find(self, directory: Path) -> Keeper | None:
-        return None
+        if self.lacking is not None:
+            self.refusals += 1
+            raise self.lacking
+        return self.stray if self.stray is not None and self.stray.alive else None
 
     async def end_kernel(self, directory: Path, *, mark: str, timeout: float) -> bool:
         self.ended.append(directory.name)
@@ -209,6 +220,38 @@ async def test_a_failed_start_may_be_tried_again(bench: Bench) -> None:
     assert bench.agent.beat()[K]["alive"] is False
     bench.engine.failure = None
     assert (await bench.put())["alive"] is True
+
+
+@pytest.mark.parametrize("stray", [False, True])
+async def test_a_start_without_descriptors_leaves_nothing_and_may_be_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stray: bool
+) -> None:
+    monkeypatch.setattr("holdfast_launcher.agent.agent.TRY_AGAIN", 0.0)
+    bench.engine.lacking = OSError(24, "Too many open files")
+    with pytest.raises(NotReady, match="Too many open files"):
+        await bench.put()
+    with pytest.raises(NotReady, match="being undone"):
+        await bench.put()
+    await until(lambda: _true(bench.engine.refusals >= 4), what="it is looked at again")
+    keeper = bench.engine.stray = MemoryKeeper(7) if stray else None
+    bench.engine.lacking = None
+    await until(lambda: _true(K not in bench.agent.beat()), what="it is undone")
+    assert keeper is None or not keeper.alive
+    with pytest.raises(NoSuchKernel):
+        bench.agent.get(K)
+    assert (await bench.put())["alive"] is True
+    assert bench.news == 0, "nobody was told of a death"
+
+
+async def test_a_delete_ends_what_came_of_a_start_that_broke_off(bench: Bench) -> None:
+    bench.engine.lacking = RuntimeError("can't start new thread")
+    with pytest.raises(NotReady):
+        await bench.put()
+    bench.engine.lacking = None
+    keeper = bench.engine.stray = MemoryKeeper(7)
+    assert await bench.delete() == {"gone": True}
+    assert not keeper.alive
+    assert bench.agent.get(K)["reason"] == "it was deleted"
 
 
 async def test_a_death_is_news_once_and_ends_the_kernel(bench: Bench) -> None:
@@ -323,3 +366,7 @@ async def test_a_directory_that_nobody_answers_for_is_removed_by_a_start(bench: 
     (directory / "segment.0").touch()
     await bench.put()
     assert not (directory / "segment.0").exists()
+
+
+async def _true(value: bool) -> bool:
+    return value

@@ -17,7 +17,7 @@ from launcher_process import until
 from test_agent_steps import Bench, K
 
 from holdfast_launcher.agent.adoption import scan
-from holdfast_launcher.agent.succession import TakeoverBudget, find_successor
+from holdfast_launcher.agent.succession import TakeoverBudget, find_successor, take_turn
 from holdfast_launcher.errors import NonceMismatch, NotReady
 from holdfast_launcher.processes import ProcessId, machine_boot_id
 from holdfast_protocol.fencing import Token
@@ -99,6 +99,48 @@ def test_the_budget_is_of_any_ten_minutes() -> None:
     assert [budget.spend(at) for at in (0, 1, 2, 599.9, 600, 600.5, 601)] == [
         True, True, True, False, True, False, True,
     ]  # fmt: skip
+
+
+async def test_a_launcher_that_falls_with_its_keepers_does_not_count_anew(
+    bench: Bench, kernel: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast_launcher.agent.agent._SECOND_LOOK", 0.0)
+    await started(bench, kernel)
+    for number in range(3):
+        bench.agent._kernels.clear()  # as another launcher begins
+        await bench.agent._take_in()
+        await until(
+            lambda wanted=number + 2: _true(len(bench.engine.keepers) == wanted), what="one more"
+        )  # type: ignore[misc]  # binds the loop's value
+    bench.agent._kernels.clear()
+    await bench.agent._take_in()
+    assert bench.agent.beat()[K]["alive"] is False
+    await until(lambda: _true(bench.engine.ended == [K]), what="the kernel is ended")
+    assert len(bench.engine.keepers) == 4
+
+
+def test_a_damaged_note_costs_no_takeover(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"at": 3}', '{"at": ["x", null, 1e30]}'):
+        (tmp_path / "takeovers.json").write_text(text)
+        assert take_turn(tmp_path, TakeoverBudget(), 1000.0)
+    assert take_turn(tmp_path, TakeoverBudget(), 1001.0)
+    noted = json.loads((tmp_path / "takeovers.json").read_text())
+    assert noted == {"at": [1000.0, 1001.0]}
+
+
+async def test_a_launcher_without_descriptors_tries_again(
+    bench: Bench, kernel: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast_launcher.agent.takeover.TRY_AGAIN", 0.0)
+    await started(bench, kernel)
+    bench.engine.lacking = OSError(24, "Too many open files")
+    bench.engine.keepers[0].fall()
+    await until(lambda: _true(bench.engine.refusals >= 3), what="it tries")
+    assert bench.agent.beat()[K]["alive"] is True, "the kernel lives"
+    bench.engine.lacking = None
+    await until(lambda: _true(bench.agent.beat()[K]["reason"] is None), what="it is there")
+    assert len(bench.engine.keepers) == 2
+    assert bench.engine.ended == []
 
 
 async def test_when_nobody_can_take_over_the_kernel_is_ended_and_why_is_said(

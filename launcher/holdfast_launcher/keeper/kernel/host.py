@@ -23,11 +23,13 @@ from holdfast_protocol.jupyter import Message
 from ..config import KeeperConfig
 from ..ports import KernelHost, KernelInfo, KernelListener, KernelStartFailed
 from .incarnation import Incarnation
-from .launch import KernelLaunch
+from .launch import KernelLaunch, Launched
 from .lifecycle import CrashBudget, Event, State, advance
 
 _START_TIMEOUT: Final = 60.0
 _TRIM_INTERVAL: Final = 5.0
+#: How long a plug-in may take to let go of a start that is not wanted any more.
+_ABANDON_WAIT: Final = 2.0
 #: Another process took the port between our choice and the kernel's bind.
 _PORT_TAKEN: Final = "already in use"
 
@@ -116,8 +118,7 @@ class Host(KernelHost):
     async def _restart(self) -> None:
         async with self._lock:
             self._move(Event.RESTART)
-            # not "restarting": on that word JupyterLab says that the kernel appears to have died
-            await self._end_current("starting", "restart was asked for", now=False)
+            await self._end_current("restarting", "restart was asked for", now=False)
             try:
                 await self._bring_up()
             except KernelStartFailed as error:
@@ -157,7 +158,7 @@ class Host(KernelHost):
             raise KernelStartFailed("the kernel was shut down before it started")
         if self._context is None:
             self._context = zmq.Context()
-        launched = self._launch.adopt() if adopt else await self._launch.start(self._number + 1)
+        launched = self._launch.adopt() if adopt else await self._start_process()
         self._number = launched.incarnation
         try:
             current = Incarnation(launched, self._context, self._listener, self._changed)
@@ -184,12 +185,31 @@ class Host(KernelHost):
         self._spawn_watch(current)
         self._listener.incarnation_ready(self._number)
 
+    async def _start_process(self) -> Launched:
+        """Raises KernelStartFailed; at once when a shutdown comes, because a plug-in whose start
+        hangs would hang for ever and the shutdown behind it with it."""
+        starting = asyncio.create_task(self._launch.start(self._number + 1))
+        aborted = asyncio.create_task(self._aborted.wait())
+        try:
+            await asyncio.wait({starting, aborted}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                return starting.result()
+        finally:
+            aborted.cancel()
+            starting.cancel()
+        await asyncio.wait({starting}, timeout=_ABANDON_WAIT)
+        if not starting.done():
+            _log.error("kernel_start_hangs", spec=self._config.spec)
+        elif not starting.cancelled() and starting.exception() is None:
+            await starting.result().abort()
+        raise KernelStartFailed("the kernel was shut down while it started")
+
     async def _end_current(self, state: str, reason: str, *, now: bool) -> None:
         """End the running incarnation if there is one, and say so after its last words."""
         current = self._current
         if current is None:
             return
-        await current.end(restart=state != "dead", now=now)
+        await current.end(restart=state == "restarting", now=now)
         self._current = None
         self._listener.incarnation_ended(current.number, state, reason)
         self._changed()

@@ -35,6 +35,7 @@ from .process import AdoptedProcess, KernelProcess, ProvisionedProcess, start_ti
 #: sockaddr_un.sun_path holds 108 bytes with the final NUL (unix(7)).
 _SUN_PATH: Final = 107
 _RECORD: Final = "incarnation.json"
+_ABANDON_TIMEOUT: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -136,6 +137,10 @@ class KernelLaunch:
             raise KernelStartFailed(
                 f"kernel {self._config.spec!r} could not be started: {error}", self.output.tail()
             ) from error
+        except asyncio.CancelledError:
+            await _abandon(manager)
+            _forget(connection_file, socket_dir)
+            raise
         finally:
             os.close(output)
         launched = self._launched(incarnation, manager, spec, connection_file, socket_dir)
@@ -295,6 +300,18 @@ def _refuse_plaintext(launched: Launched, spec: KernelSpec) -> None:
         'use a provisioner that sets it, or allow it by "holdfast": {"allow_plaintext": true} '
         "in the kernelspec's metadata"
     )
+
+
+async def _abandon(manager: _Manager) -> None:
+    """End what a start that was cancelled had made so far, if its plug-in can be spoken to."""
+    provisioner = manager.provisioner
+    try:
+        async with asyncio.timeout(_ABANDON_TIMEOUT):
+            if provisioner is not None and provisioner.has_process:
+                await provisioner.kill()
+                await provisioner.wait()
+    except Exception as error:  # plug-ins raise what they like; the launcher ends what is left
+        _log.warning("kernel_not_abandoned", error=repr(error))
 
 
 def _forget(connection_file: Path, socket_dir: Path | None) -> None:

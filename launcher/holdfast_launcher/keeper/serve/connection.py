@@ -197,6 +197,8 @@ class Connection(Attachment):
             self._write(self._talk.take_ack())
 
     def _ping_when_idle(self) -> None:
+        if self._dismissed:
+            return
         now = self._loop.time()
         if now - self._last_write >= IDLE_PING:
             self._write([frame_head(Opcode.PING, 0)])
@@ -217,6 +219,9 @@ class Connection(Attachment):
             return
         self._dismissed = True
         self._wakeup.set()
+        # Nothing may follow a close frame (RFC 6455, 5.5.1), aiohttp's own pings included; there
+        # is no public way to end them but ``close``, see above.
+        self._ws._cancel_heartbeat()  # noqa: SLF001
         text = reason.encode()[:_CLOSE_TEXT].decode("utf-8", "ignore").encode()
         payload = struct.pack(">H", code) + text
         self._write([frame_head(Opcode.CLOSE, len(payload)), payload])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import time
@@ -228,6 +229,50 @@ async def test_a_plug_in_that_raises_does_not_keep_a_kernel_from_ending(fake, pl
     await running.host.shutdown(now=False)
     kinds = [said[0] for said in running.recorder.kinds()]
     assert kinds == ["ready", "ended", "ready", "ended"]
+
+
+class HangingProvisioner(LocalProvisioner):
+    """A plug-in whose start never comes back, though there is a process already."""
+
+    made: ClassVar[list[int]] = []
+    entered: ClassVar[asyncio.Event]
+    stubborn: ClassVar[bool] = False
+
+    async def launch_kernel(self, cmd, **kwargs):
+        await super().launch_kernel(cmd, **kwargs)
+        self.made.append(self.pid)
+        self.entered.set()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if not self.stubborn:
+                    raise
+                await asyncio.sleep(5)
+                raise
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_start_that_hangs_does_not_hold_a_shutdown(
+    bench, recorder, plug_in, monkeypatch, stubborn
+):
+    monkeypatch.setattr(HangingProvisioner, "entered", asyncio.Event(), raising=False)
+    monkeypatch.setattr(HangingProvisioner, "stubborn", stubborn)
+    monkeypatch.setattr("holdfast_launcher.keeper.kernel.host._ABANDON_WAIT", 0.5)
+    bench.fake_spec(**plug_in(HangingProvisioner))
+    host = bench.host(recorder, spec="fake")
+    starting = asyncio.create_task(host.start())
+    await HangingProvisioner.entered.wait()
+    pid = HangingProvisioner.made[-1]
+    bench.watch(pid)
+    async with asyncio.timeout(4):
+        await host.shutdown(now=True)
+    with pytest.raises(KernelStartFailed, match="shut down while it started"):
+        await starting
+    assert host.info().execution_state == "dead"
+    if not stubborn:  # the launcher ends what such a plug-in keeps
+        assert not psutil.pid_exists(pid)
+        assert os.listdir(f"{host._config.state_dir}/kernel") == ["output.log"]
 
 
 async def test_a_kernel_elsewhere_in_the_clear_is_refused(bench, recorder, plug_in):
