@@ -118,7 +118,8 @@ class Host(KernelHost):
     async def _restart(self) -> None:
         async with self._lock:
             self._move(Event.RESTART)
-            await self._end_current("restarting", "restart was asked for", now=False)
+            # not "restarting": on that word JupyterLab says that the kernel appears to have died
+            await self._end_current("starting", "restart was asked for", now=False)
             try:
                 await self._bring_up()
             except KernelStartFailed as error:
@@ -209,7 +210,7 @@ class Host(KernelHost):
         current = self._current
         if current is None:
             return
-        await current.end(restart=state == "restarting", now=now)
+        await current.end(restart=state != "dead", now=now)
         self._current = None
         self._listener.incarnation_ended(current.number, state, reason)
         self._changed()
