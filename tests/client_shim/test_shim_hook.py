@@ -18,9 +18,9 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from holdfast_client_shim.server import extension
 from holdfast_client_shim.server.client import HoldfastGatewayClient
 from holdfast_client_shim.server.connection import HoldfastWebSocketConnection
+from holdfast_client_shim.server.kernelspecs import HoldfastKernelSpecManager
 from holdfast_client_shim.server.managers import (
     HoldfastKernelManager,
-    HoldfastKernelSpecManager,
     HoldfastMappingKernelManager,
 )
 from support.cluster import clean_env
@@ -123,7 +123,7 @@ def _said_at_load(app: ServerApp, caplog: pytest.LogCaptureFixture) -> str:
     app.log.addHandler(caplog.handler)
     app.log.setLevel(logging.INFO)
     try:
-        extension.load(app)
+        extension.report(app)
     finally:
         app.log.removeHandler(caplog.handler)
     return caplog.text

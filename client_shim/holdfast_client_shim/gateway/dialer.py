@@ -93,4 +93,5 @@ def _sum_up(failures: list[DialFailed]) -> DialFailed:
     status = 404 if statuses == {404} else next((s for s in known if s != 404), None)
     waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
     text = "; ".join(dict.fromkeys(str(failure) for failure in failures))
-    return DialFailed(text, status=status, retry_after=min(waits, default=None))
+    said = next((f.said for f in failures if f.said and f.status == status), "")
+    return DialFailed(text, status=status, retry_after=min(waits, default=None), said=said)

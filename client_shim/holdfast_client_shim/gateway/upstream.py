@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import ssl
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from .websocket import (
     HandshakeAnswer,
     Opcode,
     WebSocketFault,
+    body_length,
     check_upgrade,
     encode_frame,
     handshake_request,
@@ -35,17 +37,26 @@ DEAD_AFTER = 2.0
 #: another make sends an output in one piece.
 MAX_MESSAGE_BYTES = 2 << 30
 _MAX_HEAD = 64 * 1024
+#: So much of a refusal's body is read for its words.
+_MAX_BODY = 4096
 
 
 class DialFailed(Exception):
-    """No websocket came about. ``status``: the HTTP answer, None when there was none."""
+    """No websocket came about. ``status``: the HTTP answer, None when there was none. ``said``:
+    the gateway's own words, made for people; empty when it had none."""
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._loss: Loss | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._early = b""
+        self._refusal: HandshakeAnswer | None = None
         self._open = False
         self._pinged = 0.0
         self._paused = False
@@ -222,8 +234,13 @@ class Upstream(asyncio.BufferedProtocol):
             if len(self._head) > _MAX_HEAD:
                 raise WebSocketFault("the HTTP answer has no end")
             return
-        head, self._early, self._head = bytes(self._head[:end]), bytes(self._head[end + 4 :]), None
+        head, early = bytes(self._head[:end]), bytes(self._head[end + 4 :])
         answer = parse_answer(head)
+        if answer.status != 101:
+            answer = self._refusal = replace(answer, body=early[:_MAX_BODY])
+            if len(early) < min(body_length(answer), _MAX_BODY):
+                return
+        self._early, self._head = early, None
         if answer.status == 101:
             check_upgrade(answer, self._key)
             self.subprotocol = answer.headers.get("sec-websocket-protocol") or None
@@ -260,7 +277,9 @@ class Upstream(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._loss, self._open = self._loss or loss, False
-        if not self.answered.done():
+        if not self.answered.done() and self._refusal is not None:
+            self.answered.set_result(self._refusal)
+        elif not self.answered.done():
             self.answered.set_exception(DialFailed(loss.reason))
             self.answered.exception()
         receiver, self._receiver = self._receiver, None
@@ -304,9 +323,22 @@ async def dial(target: Target, *, timeout: float) -> Upstream:
     if answer.status != 101:
         upstream.abandon()
         raise DialFailed(
-            f"HTTP {answer.status}", status=answer.status, retry_after=retry_after(answer.headers)
+            f"HTTP {answer.status}",
+            status=answer.status,
+            retry_after=retry_after(answer.headers),
+            said=words_of(answer.body),
         )
     return upstream
+
+
+def words_of(body: bytes) -> str:
+    """The ``message`` of a gateway's JSON error, in one line; empty when there is none."""
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        return ""
+    said = fields.get("message") or fields.get("reason") if isinstance(fields, dict) else None
+    return " ".join(str(said or "").split())[:300]
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

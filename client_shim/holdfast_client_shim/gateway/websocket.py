@@ -34,10 +34,12 @@ class WebSocketFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HandshakeAnswer:
-    """The HTTP answer to an upgrade request; header names are in lower case."""
+    """The HTTP answer to an upgrade request; header names are in lower case. ``body`` only when
+    it is no 101, and perhaps not whole."""
 
     status: int
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 def handshake_request(
@@ -72,6 +74,14 @@ def parse_answer(head: bytes) -> HandshakeAnswer:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
     return HandshakeAnswer(status, headers)
+
+
+def body_length(answer: HandshakeAnswer) -> int:
+    """What Content-Length says; 0 when it is missing or malformed: then no body is waited for."""
+    try:
+        return max(0, int(answer.headers.get("content-length", "0")))
+    except ValueError:
+        return 0
 
 
 def check_upgrade(answer: HandshakeAnswer, key: str) -> None:

@@ -15,9 +15,11 @@ import inspect
 import json
 import os
 import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property
 from http.cookies import SimpleCookie
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from jupyter_server.gateway.gateway_client import GatewayClient
@@ -34,11 +36,16 @@ from holdfast_protocol.jupyter import V1_SUBPROTOCOL
 from ..gateway.dialer import Dialer
 from ..gateway.endpoints import Endpoint, EndpointPool
 from ..gateway.rest import Call, RestCaller, Unanswered
-from ..gateway.upstream import Target
+from ..gateway.upstream import Target, words_of
+from ..stream.board import StatusBoard, as_event
 from ..stream.registry import StreamRegistry
+
+if TYPE_CHECKING:
+    from .memory import ServerMemory
 
 LEARN_EVERY: Final = 10.0
 READ_BUDGET: Final = 10.0
+EXPLAIN_BUDGET: Final = 2.0
 ENDPOINTS_PATH: Final = "/holdfast/v1/endpoints"
 
 
@@ -82,7 +89,37 @@ class HoldfastGatewayClient(GatewayClient):
 
     @cached_property
     def streams(self) -> StreamRegistry:
-        return StreamRegistry(self, self.log)
+        return StreamRegistry(self, self.log, board=self._board, noted=self.noted)
+
+    @cached_property
+    def _board(self) -> StatusBoard:
+        return StatusBoard(lambda status: self.publish(status), self.log)
+
+    #: Where a stream's status goes; ``extension`` puts the server's event logger here.
+    publish: Callable[[dict[str, Any]], None] = staticmethod(lambda status: None)
+    #: What outlives this server; None when it keeps nothing.
+    memory: ServerMemory | None = None
+
+    def noted(self) -> None:
+        """Something that outlives this server changed."""
+        if self.memory is not None:
+            self.memory.noted()
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """How every stream is that has a notebook, in the form of the event."""
+        now, wall = asyncio.get_running_loop().time(), datetime.now(UTC)
+        return [
+            as_event((s.kernel_id, s.session_id), s.monitor.status, now=now, wall=wall)
+            for s in self.streams
+            if s.connecting
+        ]
+
+    @property
+    def kernels_stay(self) -> bool:
+        """Whether stopping this server leaves its kernels alone."""
+        if self.shutdown_on_exit is not None:
+            return not self.shutdown_on_exit
+        return self.is_holdfast or (self.memory is not None and self.memory.was_holdfast)
 
     @cached_property
     def _rest(self) -> RestCaller:
@@ -105,6 +142,8 @@ class HoldfastGatewayClient(GatewayClient):
 
     def stop(self) -> None:
         """The server stops: end the streams and the background work. Idempotent."""
+        if self.memory is not None:
+            self.memory.close()  # before there is less to remember
         self.streams.close()
         learner = self.__dict__.pop("_learner", None)
         if learner is not None:
@@ -143,6 +182,26 @@ class HoldfastGatewayClient(GatewayClient):
         self._report(200, "success")
         self._store_cookies(response)
         return response
+
+    async def explain(self, kernel_id: str) -> tuple[str, bool] | None:
+        """Why a kernel is not ready, in words for people, and whether its host can be reached;
+        None when no gateway can tell."""
+        try:
+            answer = await self._rest.call(Call("GET", self.kernel_path(kernel_id), EXPLAIN_BUDGET))
+        except Unanswered as failure:
+            if failure.response is None:
+                return None
+            answer = failure.response
+        if answer.code != 200:
+            return (_words_of(answer), False) if answer.code == 503 else None
+        try:
+            model = json.loads(answer.body)
+            state, reason = model["execution_state"], model.get("reason")
+        except (ValueError, KeyError, TypeError):
+            return None
+        if state == "starting":
+            return str(reason or "the kernel is starting"), True
+        return str(reason or "the kernel's host does not answer"), False
 
     def kernel_path(self, kernel_id: str, action: str = "") -> str:
         """The path of a kernel, or of an action on it."""
@@ -238,12 +297,7 @@ def _basic(arguments: dict[str, Any]) -> str:
 
 
 def _words_of(response: HTTPResponse) -> str:
-    try:
-        fields = json.loads(response.body)
-        text = fields.get("message") or fields.get("reason")
-    except (ValueError, AttributeError):
-        text = None
-    return str(text or response.reason or response.code).replace("\n", " ")
+    return words_of(response.body or b"") or str(response.reason or response.code)
 
 
 def path_segment(text: str) -> str:

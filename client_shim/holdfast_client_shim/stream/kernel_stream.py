@@ -10,20 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from logging import Logger
-from typing import Final, Protocol
+from typing import Final
 
-from holdfast_protocol.errors import (
-    CloseCode,
-    FrameError,
-    LocalError,
-    RemoteError,
-    SendBufferFull,
-)
-from holdfast_protocol.frames import STREAM_SUBPROTOCOL, Bye, ByeReason
+from holdfast_protocol.errors import CloseCode, FrameError, LocalError, RemoteError
+from holdfast_protocol.frames import CHUNK_BYTES, NO_EPOCH, Bye, ByeReason
 from holdfast_protocol.jupyter import channel_of_v1
 from holdfast_protocol.stream.client import (
     ByeReceived,
@@ -32,35 +25,30 @@ from holdfast_protocol.stream.client import (
     EpochChanged,
     Event,
     GapSeen,
+    Predecessor,
     StreamResumed,
 )
 
 from ..gateway.upstream import Loss, Upstream
 from .lifeline import Gateway, Lifeline, Verdict
-from .notices import OpenRequests, dead, lifecycle_state
-from .outbox import Item, Outbox
-from .plain import PlainStream
+from .monitor import StreamMonitor
+from .notices import OpenRequests, dead, failures, lifecycle_state
+from .outbox import Item, Notebook, Outbox
+from .record import ACCEPTED, RequestRecord, StreamRecord
+from .uplink import Uplink
 
 #: Bytes given to a notebook without its proof before the gateway is no longer read.
 WINDOW_BYTES: Final = 16 * 1024 * 1024
-#: Unacknowledged bytes of a notebook that are kept for the keeper.
-SEND_LIMIT_BYTES: Final = 64 * 1024 * 1024
 ACK_DELAY: Final = 0.05
 _UNFIT_FOR_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
+_NO_REPLAY: Final = "this gateway cannot repeat what came while the connection was broken"
 _PROTOCOL_FAULTS: Final = (CloseCode.SEQ_SKIPPED, CloseCode.POSITION)
 
 
-class Notebook(Protocol):
-    """The browser's side, as a stream sees it."""
-
-    @property
-    def open(self) -> bool: ...
-    def write(self, items: Sequence[Item]) -> bool: ...
-    def close(self, code: int, reason: str) -> None: ...
-
-
 class KernelStream:
-    """``gone`` is called once, with this stream, when it is of no use any more."""
+    """``gone`` is called once, with this stream, when it is of no use any more; ``noted`` when
+    ``record`` would say something else about its requests. ``former``: what a process before
+    this one left of the session, which is then taken up."""
 
     def __init__(
         self,
@@ -68,23 +56,29 @@ class KernelStream:
         kernel_id: str,
         session_id: str,
         gateway: Gateway,
+        monitor: StreamMonitor,
         log: Logger,
         gone: Callable[[KernelStream], None],
+        noted: Callable[[], None] = lambda: None,
+        former: StreamRecord | None = None,
     ) -> None:
         self.kernel_id = kernel_id
         self.session_id = session_id
+        self.monitor = monitor
         self._log = log
         self._gone = gone
+        self._noted = noted
+        self._former = former
         self._lifeline = Lifeline(
-            kernel_id=kernel_id, session_id=session_id, gateway=gateway, owner=self, log=log
-        )
+            kernel_id=kernel_id, session_id=session_id, gateway=gateway, owner=self,
+            monitor=monitor, log=log,
+        )  # fmt: skip
         self._loop = asyncio.get_running_loop()
         self._notebook: Notebook | None = None
         self._outbox = Outbox()
         self._requests = OpenRequests()
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._machine: ClientStream | PlainStream | None = None
+        known = former if former is not None and former.epoch != NO_EPOCH else None
+        self._uplink = Uplink(None if known is None else Predecessor(known.epoch, known.position))
         self._upstream: Upstream | None = None
         self._bye: Bye | None = None
         self._numbered = asyncio.Event()
@@ -94,7 +88,7 @@ class KernelStream:
 
     def __repr__(self) -> str:
         return (
-            f"<KernelStream {self.kernel_id} {self.session_id} {self._machine!r} "
+            f"<KernelStream {self.kernel_id} {self.session_id} {self._uplink!r} "
             f"{self._upstream!r} {self._outbox!r} open={len(self._requests)}>"
         )
 
@@ -107,7 +101,25 @@ class KernelStream:
     @property
     def idle(self) -> bool:
         """No notebook, and nothing of one left to deliver to the kernel."""
-        return self._notebook is None and not self._held and not self._pending_bytes
+        return self._notebook is None and not self._uplink.pending_bytes
+
+    @property
+    def connecting(self) -> bool:
+        """Whether it has, or is to have, a connection to a gateway."""
+        return self._lifeline.running
+
+    def record(self) -> StreamRecord:
+        """What a successor needs if this process dies now."""
+        unaccepted = self._uplink.unaccepted()
+        requests = tuple(
+            RequestRecord(channel, header, unaccepted.get(msg_id, ACCEPTED))
+            for msg_id, channel, header in self._requests.entries()
+        )
+        former, stream = self._former, self._uplink.stream
+        position = 0 if stream is None else stream.consumed_up_to
+        if former is not None:
+            requests, position = former.requests + requests, former.position
+        return StreamRecord(self.kernel_id, self.session_id, self._uplink.epoch, position, requests)
 
     def attach(self, notebook: Notebook) -> None:
         """A notebook has come (back): give it what it does not provably have, and go on."""
@@ -135,19 +147,21 @@ class KernelStream:
             self._log.warning("holdfast: refused a malformed message of a notebook: %s", error)
             return
         try:
-            self._send(message)
+            self._uplink.send(message)
         except LocalError as error:
             self._say(self._requests.fail(message, f"not sent: {error}"))
         self._flush()
+        self._noted()
 
     def proven(self, index: int) -> None:
         """The notebook surely has everything up to ``index``."""
         seq = self._outbox.prove(index)
         if seq is None:
             return
-        if isinstance(self._machine, ClientStream):
-            self._machine.consumed(seq)
-            if self._machine.ack_due:
+        stream = self._uplink.stream
+        if stream is not None:
+            stream.consumed(seq)
+            if stream.ack_due:
                 self._send_ack()
             elif self._ack_timer is None:
                 self._ack_timer = self._loop.call_later(ACK_DELAY, self._send_ack)
@@ -155,34 +169,36 @@ class KernelStream:
 
     async def wait_numbered(self, timeout: float) -> None:
         """Return when messages that wait have final numbers, or after ``timeout`` seconds."""
-        if isinstance(self._machine, PlainStream) or self.idle:
+        if self._uplink.plain or self.idle:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._numbered.wait(), timeout)
 
     def after(self) -> str | None:
         """``session:seq`` of the newest message, for ``Holdfast-After``; None if there is none."""
-        machine = self._machine
-        if not isinstance(machine, ClientStream) or not machine.numbered or not machine.last_seq:
+        stream = self._uplink.stream
+        if stream is None or not stream.numbered or not stream.last_seq:
             return None
-        if self._upstream is None and not machine.pending_bytes:
+        if self._upstream is None and not stream.pending_bytes:
             # All was accepted. Saying so would make a keeper that has taken over since wait.
             return None
         if _UNFIT_FOR_A_HEADER.search(self.session_id):
             return None
-        return f"{self.session_id}:{machine.last_seq}"
+        return f"{self.session_id}:{stream.last_seq}"
 
     def close(self) -> None:
         """Drop everything. Idempotent."""
         self._ended = True
         self._lifeline.stop()
+        self.monitor.close()
         self._drop_upstream()
 
     # the gateway's side
 
     def message_received(self, payload: memoryview, *, text: bool) -> None:
         """A frame from the gateway."""
-        machine = self._machine
+        machine = self._uplink.machine
+        settling = self.monitor.settling
         try:
             if isinstance(machine, ClientStream):
                 events: Sequence[Event] = machine.receive(payload)
@@ -194,6 +210,10 @@ class KernelStream:
             self._refuse(error)
             return
         self._take(events)
+        if settling:
+            # a chunk is no message yet, and only part of what a keeper gives at once
+            size = len(payload) if events else CHUNK_BYTES
+            self.monitor.received(size, sum(type(event) is Delivered for event in events))
         self._flush()
         self._pace()
 
@@ -206,24 +226,16 @@ class KernelStream:
     # the connection's life
 
     def opened(self, upstream: Upstream) -> bool:
-        """Invariant: a session that was numbered once is never continued without numbers."""
-        resumable = upstream.subprotocol == STREAM_SUBPROTOCOL
-        if isinstance(self._machine, ClientStream) and not resumable:
+        first = self._uplink.connect(upstream.subprotocol)
+        if first is None:
             return False
-        if resumable and not isinstance(self._machine, ClientStream):
-            self._machine = self._new_machine()
-        elif self._machine is None:
-            self._machine = PlainStream(limit_bytes=SEND_LIMIT_BYTES)
         self._upstream = upstream
-        machine = self._machine
-        if isinstance(machine, ClientStream):
-            upstream.send(machine.connect())
-        else:
-            machine.connect(upstream.subprotocol)
+        for frame in first:
+            upstream.send(frame)
+        if self._uplink.stream is None:
+            self._take_up_former()
             self._lifeline.useful()
-        held, self._held, self._held_bytes = self._held, [], 0
-        for message in held:
-            machine.send(message)
+            self.monitor.live(note=_NO_REPLAY, can_replay=False)
         self._flush()
         self._pace()
         return True
@@ -236,11 +248,16 @@ class KernelStream:
         if bye is None or bye.come_back:
             return Verdict.AGAIN
         text = bye.detail or bye.reason.name.lower()
+        if loss.code in _PROTOCOL_FAULTS and self._former is not None:
+            # our note of its place was older than the keeper's own
+            self._uplink.start_over()
+            return Verdict.AT_ONCE
         if loss.code in _PROTOCOL_FAULTS or bye.reason is ByeReason.EXPIRED:
             self._log.warning("holdfast: the keeper of %s forgot us: %s", self.kernel_id, text)
             self._say(self._requests.fail_all(f"the answer is lost: {text}"))
             self._outbox.new_epoch()
-            self._machine = self._new_machine()
+            self._uplink.start_over()
+            self._noted()
             return Verdict.AGAIN
         self._finish(text, is_dead=bye.reason is ByeReason.GONE)
         return Verdict.OVER
@@ -248,16 +265,11 @@ class KernelStream:
     def over(self, reason: str, *, failed: bool) -> None:
         self._finish(reason, is_dead=not failed)
 
-    @staticmethod
-    def _new_machine() -> ClientStream:
-        return ClientStream(os.urandom(16), limit_bytes=SEND_LIMIT_BYTES)
-
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
-        if self._machine is not None:
-            self._machine.disconnected()
+        self._uplink.disconnected()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
@@ -273,7 +285,8 @@ class KernelStream:
         batch: list[Item] = []
         for event in events:
             if type(event) is Delivered:
-                self._requests.received(event.message)
+                if self._requests.received(event.message):
+                    self._noted()
                 self._dead_told = self._dead_told or lifecycle_state(event.message) == "dead"
                 batch.append(self._outbox.append(event.seq, event.message))
                 continue
@@ -285,7 +298,10 @@ class KernelStream:
     def _handle(self, event: Event) -> None:
         if isinstance(event, StreamResumed):
             self._numbered.set()
+            self._take_up_former()
             self._lifeline.useful()
+            self.monitor.live()
+            self._noted()
         elif isinstance(event, EpochChanged):
             self._take_new_epoch(event.failed)
         elif isinstance(event, GapSeen):
@@ -293,17 +309,31 @@ class KernelStream:
                 "holdfast: messages %d to %d of kernel %s are lost: %s",
                 event.first, event.last, self.kernel_id, event.reason,
             )  # fmt: skip
+            self.monitor.lost(event.last - event.first + 1 if event.first else 0)
         elif isinstance(event, ByeReceived):
             self._bye = event.bye
 
     def _take_new_epoch(self, failed: Sequence[bytes]) -> None:
         """No keeper knows the requests of another epoch, so nobody else can close their cells."""
+        text = "the answer is lost: what watches over the kernel was replaced; it may still run"
+        if self._former is not None:
+            # what came since is ours, and goes out to the new one
+            former, self._former = self._former, None
+            self._say(failures(former.requests, text))
+            return
         self._outbox.new_epoch()
         for message in failed:
-            text = "what watches over the kernel was replaced; this may not have reached the kernel"
-            self._say(self._requests.fail(message, text))
-        text = "the answer is lost: what watches over the kernel was replaced; it may still run"
+            why = "what watches over the kernel was replaced; this may not have reached the kernel"
+            self._say(self._requests.fail(message, why))
         self._say(self._requests.fail_all(text))
+
+    def _take_up_former(self) -> None:
+        """The first contact after this server was restarted."""
+        former, self._former = self._former, None
+        if former is not None:
+            stream = self._uplink.stream
+            accepted = 0 if stream is None else stream.accepted
+            self._say(self._requests.take_over(former, accepted))
 
     def _refuse(self, error: RemoteError) -> None:
         self._log.error("holdfast: kernel %s: %s", self.kernel_id, error)
@@ -313,23 +343,10 @@ class KernelStream:
 
     # what goes
 
-    @property
-    def _pending_bytes(self) -> int:
-        return 0 if self._machine is None else self._machine.pending_bytes
-
-    def _send(self, message: bytes) -> None:
-        if self._machine is not None:
-            self._machine.send(message)
-        elif self._held and self._held_bytes + len(message) > SEND_LIMIT_BYTES:
-            raise SendBufferFull(f"{self._held_bytes} bytes wait for a gateway")
-        else:
-            self._held.append(message)
-            self._held_bytes += len(message)
-
     def _flush(self) -> None:
-        upstream, machine = self._upstream, self._machine
-        if upstream is not None and machine is not None:
-            while upstream.writable and (frame := machine.next_frame()) is not None:
+        upstream = self._upstream
+        if upstream is not None:
+            while upstream.writable and (frame := self._uplink.next_frame()) is not None:
                 upstream.send(frame)
         if self._notebook is None:
             self._suspend_if_idle()
@@ -338,8 +355,8 @@ class KernelStream:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
-        if self._upstream is not None and isinstance(self._machine, ClientStream):
-            ack = self._machine.take_ack()
+        if self._upstream is not None and self._uplink.stream is not None:
+            ack = self._uplink.stream.take_ack()
             if ack is not None:
                 self._upstream.send(ack)
 
@@ -348,7 +365,7 @@ class KernelStream:
             self._outbox.written(items[-1].index)
 
     def _say(self, messages: Sequence[bytes]) -> None:
-        position = 0 if self._machine is None else self._machine.position
+        position = self._uplink.position
         self._write([self._outbox.append(position, message) for message in messages])
 
     def _pace(self) -> None:
@@ -362,9 +379,12 @@ class KernelStream:
 
     def _finish(self, reason: str, *, is_dead: bool = True) -> None:
         self._ended = True
+        former, self._former = self._former, None
+        self._say([] if former is None else failures(former.requests, reason))
         self._say(self._requests.fail_all(reason))
         if is_dead and not self._dead_told:
             self._say([dead(reason)])
         if self._notebook is not None:
             self._notebook.close(CloseCode.GONE, reason)
+        self.monitor.gone(reason)
         self._gone(self)

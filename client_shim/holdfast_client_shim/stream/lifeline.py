@@ -20,6 +20,7 @@ from holdfast_protocol.errors import CloseCode
 from ..gateway.dialer import Dialer
 from ..gateway.endpoints import Endpoint
 from ..gateway.upstream import DialFailed, Loss, Receiver, Upstream
+from .monitor import StreamMonitor
 
 #: A full-jitter wait doubles from the first to the second, in seconds.
 FIRST_WAIT: Final = 0.05
@@ -32,12 +33,17 @@ _GOING_AWAY: Final = 1001
 #: ``SOON`` seconds of their start before the next dials have to wait.
 FREE_CLOSES: Final = 3
 SOON: Final = 5.0
+#: So many losses may follow each other at once, and so many more each second, before the next
+#: dial has to wait, however well each connection began.
+FREE_LOSSES: Final = 10
+LOSSES_PER_SECOND: Final = 1.0
 
 
 class Verdict(Enum):
     """What the owner makes of a connection that ended."""
 
     AGAIN = "again"
+    AT_ONCE = "at once"  # it was of no use, for a cause that is dealt with
     OVER = "over"
 
 
@@ -49,6 +55,31 @@ class Gateway(Protocol):
     @property
     def is_holdfast(self) -> bool: ...
     def endpoint_lost(self, endpoint: Endpoint) -> None: ...
+    async def explain(self, kernel_id: str) -> tuple[str, bool] | None: ...
+
+
+class LossBudget:
+    """Whether a redial may go out at once. Pure.
+
+    A count of short connections was rejected: proxies that are really killed every two seconds
+    would be answered with longer and longer waits, while a loop has hundreds of losses a second.
+    """
+
+    def __init__(self) -> None:
+        self._left = float(FREE_LOSSES)
+        self._at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<LossBudget {self._left:.1f} left>"
+
+    def spend(self, now: float) -> bool:
+        """One connection was lost at ``now`` seconds. False: it was one too many."""
+        earned = (now - self._at) * LOSSES_PER_SECOND
+        self._left, self._at = min(self._left + earned, float(FREE_LOSSES)), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Owner(Receiver, Protocol):
@@ -79,18 +110,21 @@ class Lifeline:
     """``start`` it when a connection is wanted, ``stop`` it when not."""
 
     def __init__(
-        self, *, kernel_id: str, session_id: str, gateway: Gateway, owner: Owner, log: Logger
-    ) -> None:
+        self, *, kernel_id: str, session_id: str, gateway: Gateway, owner: Owner,
+        monitor: StreamMonitor, log: Logger,
+    ) -> None:  # fmt: skip
         self._kernel_id = kernel_id
         self._session_id = session_id
         self._gateway = gateway
         self._owner = owner
+        self._monitor = monitor
         self._log = log
         self._task: asyncio.Task[None] | None = None
         self._gone: asyncio.Future[Loss] | None = None
         self._useful = False
         self._not_found = 0
         self._closes = 0
+        self._losses = LossBudget()
         self._outage: float | None = None
 
     def __repr__(self) -> str:
@@ -104,6 +138,7 @@ class Lifeline:
     def start(self) -> None:
         """Idempotent."""
         if self._task is None:
+            self._monitor.dialling()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name=f"holdfast {self._kernel_id}"
             )
@@ -113,6 +148,7 @@ class Lifeline:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
+            self._monitor.rested()
 
     def useful(self) -> None:
         """The connection does what it is for: its successor will be dialled at once."""
@@ -154,7 +190,9 @@ class Lifeline:
             )
         except DialFailed as failure:
             self._judge_refusal(failure)
+            self._monitor.failed(failure)
             raise
+        self._monitor.opened(endpoint.name)
         self._not_found = 0
         self._useful = False
         begun = self._now()
@@ -167,11 +205,16 @@ class Lifeline:
             "holdfast: connection of kernel %s by %s ended: %s %s",
             self._kernel_id, endpoint.name, loss.code or "", loss.reason,
         )  # fmt: skip
-        if self._owner.closed(upstream, loss) is Verdict.OVER:
+        verdict = self._owner.closed(upstream, loss)
+        if verdict is Verdict.OVER:
             raise _Over
+        self._monitor.dialling()
         refused = loss.code is not None and not leaving and self._now() - begun < SOON
         self._closes = self._closes + 1 if refused else 0
-        if not self._useful or self._closes > FREE_CLOSES:
+        at_once = self._losses.spend(self._now())
+        if verdict is Verdict.AT_ONCE and at_once:
+            return
+        if not self._useful or not at_once or self._closes > FREE_CLOSES:
             raise DialFailed(f"{endpoint.name} closed: {loss.code or ''} {loss.reason}")
 
     async def _hold(self, upstream: Upstream) -> Loss:

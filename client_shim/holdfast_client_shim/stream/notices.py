@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 from holdfast_protocol.errors import FrameError
 from holdfast_protocol.jupyter import Message, channel_of_v1, decode_v1, encode_v1
+
+from .record import RequestRecord, StreamRecord, never_sent
 
 _KEPT = 10_000
 _ANSWERED = ("shell", "control")
@@ -45,6 +48,15 @@ def failure(channel: str, header: dict[str, Any], reason: str) -> list[bytes]:
         messages.append(_message(channel, reply, header, content))
     messages.append(_message("iopub", "status", header, {"execution_state": "idle"}))
     return messages
+
+
+def failures(requests: Iterable[RequestRecord], reason: str) -> list[bytes]:
+    """The same for several requests that another process sent."""
+    return [
+        message
+        for request in requests
+        for message in failure(request.channel, dict(request.header), reason)
+    ]
 
 
 def dead(reason: str) -> bytes:
@@ -90,10 +102,27 @@ class OpenRequests:
             if len(self._open) > _KEPT:
                 self._open.popitem(last=False)
 
-    def received(self, message: bytes) -> None:
-        """Note a message from the kernel: a reply closes its request."""
+    def received(self, message: bytes) -> bool:
+        """Note a message from the kernel: a reply closes its request. True when one did."""
         if self._open and channel_of_v1(message) in _ANSWERED:
-            self._open.pop(decode_v1(message).parent_id, None)
+            return self._open.pop(decode_v1(message).parent_id, None) is not None
+        return False
+
+    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """(msg_id, channel, header) of each, oldest first."""
+        return [(msg_id, channel, header) for msg_id, (channel, header) in self._open.items()]
+
+    def take_over(self, former: StreamRecord, accepted: int) -> list[bytes]:
+        """Requests that a process before this one sent are open here; answers for those that it
+        had not sent yet, and that are lost with it. ``accepted``: as for ``never_sent``."""
+        lost = never_sent(former, accepted)
+        for request in former.requests:
+            if request not in lost:
+                header = dict(request.header)
+                self._open.setdefault(str(header.get("msg_id", "")), (request.channel, header))
+        return failures(
+            lost, "not sent: the notebook server was restarted before it could; run it again"
+        )
 
     def fail(self, message: bytes, reason: str) -> list[bytes]:
         """Answers for one message that was refused or lost.

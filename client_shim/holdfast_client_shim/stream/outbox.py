@@ -7,7 +7,9 @@ kernel's log; ``seq`` says up to where the log counts as consumed once the messa
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from holdfast_protocol.errors import FrameError
 from holdfast_protocol.jupyter import channel_of_v1
@@ -23,6 +25,15 @@ class Item:
     index: int
     seq: int
     message: bytes
+
+
+class Notebook(Protocol):
+    """The browser's side, as a stream sees it."""
+
+    @property
+    def open(self) -> bool: ...
+    def write(self, items: Sequence[Item]) -> bool: ...
+    def close(self, code: int, reason: str) -> None: ...
 
 
 class Outbox:

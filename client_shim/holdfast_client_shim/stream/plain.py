@@ -22,7 +22,7 @@ from holdfast_protocol.stream.client import Delivered
 class PlainStream:
     """Sends and receives single messages in v1 or legacy framing; v1 towards the inside."""
 
-    def __init__(self, *, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._pending: deque[bytes] = deque()
         self.pending_bytes = 0
@@ -50,6 +50,18 @@ class PlainStream:
             raise SendBufferFull(f"{self.pending_bytes} bytes wait for the gateway")
         self._pending.append(message)
         self.pending_bytes += len(message)
+
+    @property
+    def pending(self) -> tuple[bytes, ...]:
+        """What has not gone out, in order."""
+        return tuple(self._pending)
+
+    def take_pending(self) -> list[bytes]:
+        """The same, and none of it is here any more."""
+        pending = list(self._pending)
+        self._pending.clear()
+        self.pending_bytes = 0
+        return pending
 
     def next_frame(self) -> bytes | str | None:
         """The next message to write on the open connection, or None."""

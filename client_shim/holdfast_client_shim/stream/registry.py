@@ -1,17 +1,23 @@
 """The streams of this server, by kernel and session: they outlive the notebooks' websockets.
 
 jupyter_server discards its connection object with the browser's websocket; the stream stays here
-until the notebook has been away for ``KEEP_SECONDS`` or the kernel is gone.
+until the notebook has been away for ``KEEP_SECONDS`` or the kernel is gone. What a process
+before this one left of its streams waits here as records for as long, until notebooks come back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from logging import Logger
 from typing import Final
 
+from .board import Key, StatusBoard
 from .kernel_stream import KernelStream
 from .lifeline import Gateway
+from .monitor import StreamMonitor
+from .record import StreamRecord
 
 KEEP_SECONDS: Final = 600.0
 #: How long a lifecycle call waits for a session's first contact with its keeper.
@@ -19,19 +25,46 @@ NUMBERED_WITHIN: Final = 3.0
 
 
 class StreamRegistry:
-    """All streams towards one gateway cluster."""
+    """All streams towards one gateway cluster. ``noted`` is called when ``records`` would say
+    something new."""
 
-    def __init__(self, gateway: Gateway, log: Logger) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        log: Logger,
+        *,
+        board: StatusBoard,
+        noted: Callable[[], None] = lambda: None,
+    ) -> None:
         self._gateway = gateway
         self._log = log
-        self._streams: dict[tuple[str, str], KernelStream] = {}
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._board = board
+        self._noted = noted
+        self._streams: dict[Key, KernelStream] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._former: dict[Key, StreamRecord] = {}
+        self._interrupted = 0.0
 
     def __repr__(self) -> str:
-        return f"<StreamRegistry of {len(self._streams)}>"
+        return f"<StreamRegistry of {len(self._streams)}, {len(self._former)} to come back>"
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def __iter__(self) -> Iterator[KernelStream]:
+        return iter(tuple(self._streams.values()))
+
+    def restore(self, records: Iterable[StreamRecord]) -> None:
+        """Expect the notebooks of a process that is gone."""
+        loop = asyncio.get_running_loop()
+        self._interrupted = loop.time()
+        self._former = {(record.kernel_id, record.session_id): record for record in records}
+        if self._former:
+            loop.call_later(KEEP_SECONDS, self._forget_former)
+
+    def records(self) -> list[StreamRecord]:
+        """What a process after this one should know of its streams."""
+        return [*self._former.values(), *(s.record() for s in self._streams.values())]
 
     def enter(self, kernel_id: str, session_id: str) -> KernelStream:
         """The session's stream, a new one if there is none; it is kept until ``leave``."""
@@ -40,13 +73,8 @@ class StreamRegistry:
         if timer is not None:
             timer.cancel()
         if key not in self._streams:
-            self._streams[key] = KernelStream(
-                kernel_id=kernel_id,
-                session_id=session_id,
-                gateway=self._gateway,
-                log=self._log,
-                gone=self.drop,
-            )
+            self._streams[key] = self._make(key)
+            self._noted()
         return self._streams[key]
 
     def leave(self, stream: KernelStream, *, resumable: bool) -> None:
@@ -66,15 +94,21 @@ class StreamRegistry:
     def drop(self, stream: KernelStream) -> None:
         """Close and forget a stream. Idempotent."""
         key = (stream.kernel_id, stream.session_id)
-        if self._streams.get(key) is stream:
+        mine = self._streams.get(key) is stream
+        if mine:
             del self._streams[key]
             timer = self._timers.pop(key, None)
             if timer is not None:
                 timer.cancel()
         stream.close()
+        if mine:
+            self._board.forget(key)
+            self._noted()
 
     def kernel_gone(self, kernel_id: str, reason: str) -> None:
         """The kernel is gone for this server: tell its notebooks, forget its streams."""
+        for key in [key for key in self._former if key[0] == kernel_id]:
+            del self._former[key]
         for stream in self.of_kernel(kernel_id):
             stream.over(reason, failed=False)
 
@@ -88,3 +122,25 @@ class StreamRegistry:
         """The server stops."""
         for stream in list(self._streams.values()):
             self.drop(stream)
+        self._board.close()
+
+    def _make(self, key: Key) -> KernelStream:
+        kernel_id, session_id = key
+        former = self._former.pop(key, None)
+        monitor = StreamMonitor(key, self._board, partial(self._gateway.explain, kernel_id))
+        if former is not None:
+            monitor.interrupted(self._interrupted)
+        return KernelStream(
+            kernel_id=kernel_id,
+            session_id=session_id,
+            gateway=self._gateway,
+            monitor=monitor,
+            log=self._log,
+            gone=self.drop,
+            noted=self._noted,
+            former=former,
+        )
+
+    def _forget_former(self) -> None:
+        self._former.clear()
+        self._noted()
