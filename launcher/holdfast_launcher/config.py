@@ -100,6 +100,8 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogConfig = LogConfig()
     log_memory_bytes: Bytes = 8 * _MIB
     log_disk_bytes: Bytes = 1024 * _MIB
+    #: All kernels' logs on disk together.
+    log_node_bytes: Bytes = 16 * 1024 * _MIB
     autorestart_limit: Annotated[int, Meta(ge=0)] = 5
 
     def __repr__(self) -> str:
@@ -114,6 +116,11 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def kernels(self) -> Path:
         """One directory per kernel."""
         return self.state / "kernels"
+
+    @property
+    def log_quota(self) -> Path:
+        """Where keepers agree on what their logs take of the disk."""
+        return self.state / "logs"
 
     @property
     def plain(self) -> bool:

@@ -29,13 +29,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from .audiences import EVERYBODY, Audiences
 from .errors import InvalidState
 
 #: Slots of removed entries that are kept before the arrays are compacted: amortises the copy.
 _SLACK: Final = 4096
-_EVERYBODY: Final = 0
-#: The number of a session that no entry in the log is for; no entry ever has it.
-_NOBODY: Final = -1
 
 
 class Entry(NamedTuple):
@@ -108,58 +106,6 @@ class _Span:
     count: int
 
 
-class _Audiences:
-    """Numbers for session names, as long as entries are there for them; 0 is everybody.
-
-    Invariant: a number is given to another name only when no entry has it any more, so the
-    table is no longer than the sessions that the log holds something for.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._names: list[str | None] = [None]
-        self._entries = [0]
-        self._free: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def take(self, name: str | None) -> int:
-        """The number for one more entry of ``name``."""
-        if name is None:
-            return _EVERYBODY
-        number = self._numbers.get(name)
-        if number is None:
-            number = self._free.pop() if self._free else len(self._names)
-            if number == len(self._names):
-                self._names.append(name)
-                self._entries.append(0)
-            self._names[number] = name
-            self._numbers[name] = number
-        self._entries[number] += 1
-        return number
-
-    def number(self, name: str) -> int:
-        return self._numbers.get(name, _NOBODY)
-
-    def name(self, number: int) -> str | None:
-        return self._names[number]
-
-    def release(self, number: int, entries: int) -> None:
-        """``entries`` of this number have left the log."""
-        if number == _EVERYBODY:
-            return
-        self._entries[number] -= entries
-        name = self._names[number]
-        if not self._entries[number] and name is not None:
-            del self._numbers[name]
-            self._names[number] = None
-            self._free.append(number)
-
-    def counts(self) -> Counter[int]:
-        return Counter({number: count for number, count in enumerate(self._entries) if count})
-
-
 class LogIndex:
     """Numbers entries 1, 2, 3 … and knows who still needs them. See the module's safety rule."""
 
@@ -170,7 +116,7 @@ class LogIndex:
         self._start = 0
         self._floor = 0
         self._bytes = 0
-        self._audiences = _Audiences()
+        self._audiences = Audiences()
         self._readers: dict[str, _Reader] = {}
         # The reader that held the last trim back: asked first, because it mostly still does.
         self._blocker: tuple[str, _Reader] | None = None
@@ -296,7 +242,7 @@ class LogIndex:
         assert len(self._sizes) == len(self._audience)
         assert self._bytes == sum(self._sizes[self._start :])
         present = Counter(self._audience[self._start :])
-        del present[_EVERYBODY]
+        del present[EVERYBODY]
         assert present == self._audiences.counts()
         for name, reader in self._readers.items():
             assert reader.acknowledged <= reader.cursor <= self.head
@@ -321,7 +267,7 @@ class LogIndex:
     def _find(self, session: str, slot: int) -> int:
         """The first slot from ``slot`` on that is for ``session``; the end when there is none."""
         mine, end, audience = self._audiences.number(session), len(self._audience), self._audience
-        while slot < end and (number := audience[slot]) != _EVERYBODY and number != mine:
+        while slot < end and (number := audience[slot]) != EVERYBODY and number != mine:
             slot += 1
         return slot
 
@@ -385,7 +331,7 @@ class LogIndex:
         self, name: str, reader: _Reader, unread: dict[int, _Span], limit: int, reason: str
     ) -> None:
         """What ``unread`` says is about to go, and ``reader`` may have needed some of it."""
-        mine = (_EVERYBODY, self._audiences.number(name))
+        mine = (EVERYBODY, self._audiences.number(name))
         spans = [unread[number] for number in mine if number in unread]
         old = reader.loss
         if not spans:

@@ -41,9 +41,10 @@ from holdfast_launcher.errors import (
     StartFailed,
 )
 from holdfast_launcher.fences import FenceBook
+from holdfast_launcher.keeper.log.quota import QUOTA_FILE
 from holdfast_launcher.keeper_files import KeeperFile, read_keeper_file
 from holdfast_launcher.kernelspecs import KernelspecCatalog
-from holdfast_launcher.statefiles import make_private_directory, remove_directory
+from holdfast_launcher.statefiles import make_private_directory, remove_directory, write_private
 from holdfast_protocol.fencing import Token
 
 #: When directories in which no keeper had begun at our start are looked at again.
@@ -78,6 +79,9 @@ class Agent:
         self._advertise_host = advertise_host
         self._clock = clock
         make_private_directory(config.kernels)
+        make_private_directory(config.log_quota)
+        # Read by keepers that live already, too: a new setting is theirs at once.
+        write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
         self._fences = FenceBook(config.state / "fences")
         self._client = KeeperClient()
         self._kernels: dict[str, Incarnation] = {}

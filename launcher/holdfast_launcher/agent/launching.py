@@ -109,6 +109,7 @@ def plan_launch(
         kernelspec_dirs=kernelspec_dirs,
         log_memory_bytes=_limit(order, "log_memory_bytes", config.log_memory_bytes),
         log_disk_bytes=_limit(order, "log_disk_bytes", config.log_disk_bytes),
+        log_quota_dir=str(config.log_quota),
         autorestart_limit=_limit(order, "autorestart_limit", config.autorestart_limit),
         transport=transport,
     )

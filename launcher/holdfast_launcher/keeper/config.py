@@ -38,6 +38,9 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kernelspec_dirs: list[str] = msgspec.field(default_factory=list)
     log_memory_bytes: int = 8 * _MIB
     log_disk_bytes: int = 1024 * _MIB
+    #: Where the node's keepers agree on what their logs have on disk together (``log/quota.py``);
+    #: None: nothing but ``log_disk_bytes`` bounds this one.
+    log_quota_dir: str | None = None
     #: What a burst may take of memory until a reader has taken it or the disk has (a second).
     log_burst_bytes: int = 128 * _MIB
     #: The longest Jupyter message that a client may send.

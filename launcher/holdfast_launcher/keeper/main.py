@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from secrets import token_bytes
 from typing import Any, Final
 from uuid import uuid4
@@ -32,6 +33,7 @@ from .activity import StateWriter
 from .config import KeeperConfig
 from .fence import Fence
 from .log.journal import Journal
+from .log.quota import NodeQuota
 from .ports import KernelHost, KernelListener, KernelStartFailed
 from .serve.connection import Connection
 from .serve.gate import Gate
@@ -50,6 +52,7 @@ _GOODBYE_SECONDS: Final = 3.0
 _CLEANUP_SECONDS: Final = 3.0
 _SOCKET_AGE: Final = 3600.0
 _HOUSEKEEPING: Final = 60.0
+_QUOTA_LOOK: Final = 2.0
 _BACKLOG: Final = 256
 #: A burst stays in memory this long for its readers, then goes to disk slice by slice.
 _SETTLE_DELAY: Final = 0.25
@@ -108,14 +111,9 @@ class _Keeper:
         self._handle_signals()
         _say_ready(ready_fd)
         _log.info("keeper.ready", port=listener.getsockname()[1])
-        work = [writer.run(), self._housekeep(), *([self._adopt()] if config.adopt else [])]
-        tasks = [asyncio.create_task(part) for part in work]
         try:
-            await self._stop.wait()
+            await self._work(writer)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             try:
                 writer.write_now(keep_kernel=self._status_code != 0)
             except OSError as error:
@@ -124,6 +122,19 @@ class _Keeper:
             self._hub.journal.close()
         _log.info("keeper.ended", status=self._status_code)
         return self._status_code
+
+    async def _work(self, writer: StateWriter) -> None:
+        """What a keeper does by itself, until it is told to stop."""
+        work = [writer.run(), self._housekeep(), self._heed_quota()]
+        if self._config.adopt:
+            work.append(self._adopt())
+        tasks = [asyncio.create_task(part) for part in work]
+        try:
+            await self._stop.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _adopt(self) -> None:
         """A keeper that cannot take its kernel over ends, and its launcher then ends the kernel."""
@@ -145,6 +156,7 @@ class _Keeper:
                 memory_bytes=config.log_memory_bytes,
                 disk_bytes=config.log_disk_bytes,
                 burst_bytes=config.log_burst_bytes,
+                quota=_quota(config),
                 on_pressure=lambda: self._hub.relieve_pressure(config.session_age),
                 on_unsettled=lambda: self._settle_later(_SETTLE_DELAY),
             ),
@@ -230,6 +242,13 @@ class _Keeper:
             await asyncio.sleep(_HOUSEKEEPING)
             self._hub.release_idle_sockets(_SOCKET_AGE)
 
+    async def _heed_quota(self) -> None:
+        """Also a log that nothing is written to gives way to others that grow."""
+        while True:
+            await asyncio.sleep(_QUOTA_LOOK)
+            if self._hub.journal.disk_size:
+                self._hub.journal.heed_quota()
+
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -240,6 +259,12 @@ class _Keeper:
             _log.warning("keeper.signal_ignored", signal=number, why="its kernel lives")
         else:
             self._stop.set()
+
+
+def _quota(config: KeeperConfig) -> NodeQuota | None:
+    if config.log_quota_dir is None:
+        return None
+    return NodeQuota(Path(config.log_quota_dir), name=config.kernel_id)
 
 
 def _bind(host: str, port: int) -> socket.socket:

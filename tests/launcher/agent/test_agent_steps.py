@@ -177,6 +177,9 @@ async def test_the_launch_carries_what_the_keeper_needs(bench: Bench, tmp_path: 
     assert config.env["PATH"] == "/bin"
     assert (config.log_disk_bytes, config.log_memory_bytes) == (7, 8 * 1024**2)
     assert config.kernelspec_dirs
+    quota = Path(config.log_quota_dir or "") / "quota"
+    assert int(quota.read_text()) == bench.config.log_node_bytes == 16 * 1024**3
+    assert quota.stat().st_mode & 0o777 == 0o600
     assert Path(config.path or "").is_absolute()
     assert config.directory == tmp_path / "state" / "kernels" / K
 

@@ -13,6 +13,8 @@ Safety rule: an entry leaves only by ``LogIndex.trim`` (everybody has it) or
 ``LogIndex.drop_oldest`` (which records the loss for everybody who has not). The index drops
 first and the bytes follow, so a seq that the index still names always has its bytes.
 
+What all logs of a node have on disk together is bounded, too: see ``quota``.
+
 It knows no session policy but one, the hook ``on_pressure``: before anything unread is dropped,
 the owner may let go of sessions that were away too long.
 """
@@ -27,6 +29,7 @@ import structlog
 
 from holdfast_protocol.log import Dropped, LogIndex
 
+from .quota import NodeQuota
 from .segments import Segments
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +40,7 @@ SPILL_BYTES = 1024 * 1024
 SETTLE_BYTES = 4 * 1024 * 1024
 REASON_FULL = "log full"
 REASON_DISK = "the log's disk failed"
+REASON_QUOTA = "node quota"
 
 
 class Journal:
@@ -49,6 +53,7 @@ class Journal:
         memory_bytes: int,
         disk_bytes: int,
         burst_bytes: int = 0,
+        quota: NodeQuota | None = None,
         on_pressure: Callable[[], None] = lambda: None,
         on_unsettled: Callable[[], None] = lambda: None,
     ) -> None:
@@ -60,6 +65,7 @@ class Journal:
         self._memory_limit = memory_bytes
         self._burst_limit = max(burst_bytes, memory_bytes)
         self._limit = memory_bytes + disk_bytes
+        self._quota = quota
         self._on_pressure = on_pressure
         self._on_unsettled = on_unsettled
         self._settled = True
@@ -150,8 +156,21 @@ class Journal:
         """Let go of what every session has acknowledged."""
         self._forget(self._index.trim())
 
+    def heed_quota(self) -> None:
+        """Give up what is above this log's share of the node's quota, the oldest first."""
+        excess = 0 if self._quota is None else self._quota.excess()
+        if not excess:
+            return
+        target = self._segments.size - excess
+        self._on_pressure()
+        self.trim()
+        while not self._segments.empty and self._segments.size > target:
+            self._drop_through(self._segments.oldest_end(), REASON_QUOTA)
+
     def close(self) -> None:
         self._segments.close()
+        if self._quota is not None:
+            self._quota.close()
 
     def _spill(self, target: int) -> None:
         """Move the oldest entries from memory to disk until ``target`` bytes are left."""
@@ -167,6 +186,8 @@ class Journal:
                 self._memory.popleft()
             self._memory_first += len(batch)
             self._memory_size -= size
+            if self._quota is not None and self._quota.note(self._segments.size):
+                self.heed_quota()
 
     def _spill_batch(self, target: int) -> tuple[list[bytes], int]:
         batch: list[bytes] = []
@@ -217,6 +238,8 @@ class Journal:
         if dropped is None:
             return
         self._segments.drop_through(dropped.last)
+        if self._quota is not None:
+            self._quota.note(self._segments.size)
         while self._memory and self._memory_first <= dropped.last:
             self._memory_size -= len(self._memory.popleft())
             self._memory_first += 1
