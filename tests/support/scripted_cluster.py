@@ -46,9 +46,8 @@ def some_kernels(number: int) -> list[KernelView]:
     made = [_kernel(n) for n in range(number)]
     if number >= 20:
         made[3] = replace(made[3], state="dead", reason="killed by the kernel's memory limit (OOM)")
-        made[7] = replace(
-            made[7], state="unreachable", reason="neither its keeper nor its launcher answers"
-        )
+        silent = "neither its keeper nor its launcher answers"
+        made[7] = replace(made[7], state="unreachable", reason=silent)
         made[11] = replace(made[11], log=LogView(size=int(0.97 * GIB), limit=GIB, head=9, floor=1))
         made[13] = replace(made[13], owner=None)
     return made
@@ -77,8 +76,7 @@ def quiet_day(*, kernels: int = 6) -> Overview:
         for n in (1, 2, 3)
     ]
     starts = [
-        line("started", 280 - 25 * n, kernel=kernel.id, proxy=kernel.owner, launcher=kernel.launcher,
-             detail=f"on {kernel.launcher}")
+        line("started", 280 - 25 * n, kernel=kernel.id, proxy=kernel.owner, detail="on node-1")
         for n, kernel in enumerate(made[:6])
     ]  # fmt: skip
     return overview(
@@ -138,19 +136,23 @@ def after_failover(view: Overview, dead: str = "proxy-2", ago: float = 0.0) -> O
 def eventful(view: Overview) -> Overview:
     """The same cluster with one of nearly everything on its timeline."""
     ids = [kernel.id for kernel in view.kernels]
+    gave = {"detail": "from proxy-4: it gave the kernel up", "facts": {"from": "proxy-4"}}
+    no_module = "ModuleNotFoundError: No module named 'ipykernel'"
+    unread = "312 messages left the log before every client had read them"
     lines = [
         line("launcher joined", 270, launcher="node-2"),
         line("proxy draining", 250, proxy="proxy-4", detail="it gives up 2 kernels"),
-        *(line("taken over", 249, kernel=ids[n], proxy="proxy-1", detail="from proxy-4: it gave the kernel up", facts={"from": "proxy-4"}) for n in (0, 1)),
-        line("restarted", 200, kernel=ids[1], proxy="proxy-1", detail="incarnation 2"),
-        line("died", 150, kernel=ids[2], proxy="proxy-3", detail="the kernel process ended with SIGKILL"),
-        line("start failed", 148, kernel=ids[3], proxy="proxy-3", detail="ModuleNotFoundError: No module named 'ipykernel'"),
+        line("taken over", 249, kernel=ids[0], **gave),
+        line("taken over", 249, kernel=ids[1], **gave),
+        line("restarted", 200, kernel=ids[1], detail="incarnation 2"),
+        line("died", 150, kernel=ids[2], proxy="proxy-3", detail="ended by SIGKILL"),
+        line("start failed", 148, kernel=ids[3], proxy="proxy-3", detail=no_module),
         line("keeper replaced", 120, kernel=ids[4], proxy="proxy-2"),
-        line("gap", 100, kernel=ids[4], proxy="proxy-2", detail="312 messages left the log before every client had read them"),
+        line("gap", 100, kernel=ids[4], proxy="proxy-2", detail=unread),
         line("deleted", 90, kernel=ids[2], proxy="proxy-3"),
         line("launcher restarted", 60, launcher="node-1"),
-        line("leader", 50, proxy="proxy-1", detail="proxy-1 leads, after proxy-4"),
-    ]  # fmt: skip
+        line("leader", 50, detail="proxy-1 leads, after proxy-4"),
+    ]
     return replace(view, timeline=tuple(sorted([*view.timeline, *lines], key=lambda one: one.time)))
 
 

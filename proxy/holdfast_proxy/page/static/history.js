@@ -31,7 +31,7 @@ export function watched(seen, proxies, now) {
     const last = segments.at(-1);
     const open = last?.open === true && now >= last.to && now - last.to <= HOLE;
     const before = open ? [...segments.slice(0, -1), { ...last, to: now, open: last.status === status }] : segments;
-    const goesOn = status === "ready" || before.at(-1)?.open === true;
+    const goesOn = status === "ready" || (open && last.status === status);
     next.set(id, goesOn ? before : [...before, { from: now, to: now, status, open: true }].slice(-SEGMENTS));
   }
   return next;
