@@ -136,7 +136,8 @@ class Tab:
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._socket is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._socket.close(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._socket.close()
 
     async def run(self, record: CellRecord) -> None:
         """Execute the record's cell; returns at reply and idle. Raises KernelLost.
@@ -147,8 +148,10 @@ class Tab:
         self._heard = self._clock()
         while not record.done:
             self._changed.clear()
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _LOOK)
+                async with asyncio.timeout(_LOOK):
+                    await self._changed.wait()
                 if not self._dead:
                     continue
             if self._dead:

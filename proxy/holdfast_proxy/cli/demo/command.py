@@ -114,6 +114,8 @@ def _run(options: DemoOptions, as_json: bool) -> int:
         return CANNOT_START
     code = exit_code(result)
     _report(result, as_json=as_json, code=code)
+    if result.peer_trouble:
+        click.echo(f"Kernel Gateway could not be compared: {result.peer_trouble}", err=True)
     return code
 
 
@@ -121,6 +123,8 @@ def exit_code(result: Result) -> int:
     """What the shell is told."""
     if result.interrupted:
         return STOPPED
+    if result.peer_trouble:
+        return CANNOT_START
     return OK if result.columns and result.columns[0].verdict.ok else LOST
 
 

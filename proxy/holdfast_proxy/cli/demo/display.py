@@ -93,7 +93,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line for the person, whatever is being drawn."""
-        self._console.print(Text(text), soft_wrap=True)
+        # On a terminal lines break between words; elsewhere a line stays one, for grep.
+        self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
     def note(self, text: str) -> None:
         """A line that the picture shows anyway where there is one."""
@@ -110,7 +111,7 @@ def picture(scene: Scene) -> RenderableType:
     clock = Table.grid(padding=(0, 1))
     clock.add_row(
         ProgressBar(total=scene.seconds, completed=min(scene.elapsed, scene.seconds), width=40),
-        f"{scene.elapsed:.0f} of {scene.seconds:.0f} s",
+        f"{scene.elapsed:.0f} s of about {scene.seconds:.0f}",
     )
     last = "" if scene.last is None else f", the last one took {scene.last * 1000:,.0f} ms"
     return Group(head, clock, _members(scene.members), Text(f"kills: {scene.kills}{last}"))
@@ -125,7 +126,7 @@ def _members(views: Sequence[MemberView]) -> Table:
             view.name,
             Text("carries the notebook", "bold") if up and view.carries else view.state,
             "" if view.pid is None else f"pid {view.pid}",
-            f"{view.kills} hits" if view.kills else "",
+            f"hit {view.kills}x" if view.kills else "",
         )
     return table
 

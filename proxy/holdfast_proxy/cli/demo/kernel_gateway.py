@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -23,12 +22,14 @@ from ..up.child import Child, ChildSpec
 from ..up.plan import LAB_TOKEN, TOKEN, child_env
 from ..up.ports import LOOPBACK
 from ..up.probe import HttpAnswer, Probe
-from ..up.state_dir import StateDir, write_private
+from ..up.state_dir import StateDir
 from .site import SERVER, Roster, Site, isolated, server_argv
 
 PACKAGE, TESTED = "jupyter_kernel_gateway", "3.0.1"
 _NAME = "kernel-gateway"
 _GRACE = 2.0
+#: The shim enables itself by a file beside the interpreter; only the command line overrules that.
+_WITHOUT_SHIM = "--ServerApp.jpserver_extensions={'holdfast_client_shim': False}"
 
 
 def is_installed() -> bool:
@@ -42,6 +43,19 @@ def installed_version() -> str:
         return version(PACKAGE)
     except PackageNotFoundError:
         return ""
+
+
+class _Listed(Probe):
+    """It lists its kernelspecs: Kernel Gateway answers nothing at all without its token."""
+
+    def __init__(self, site: KernelGatewaySite) -> None:
+        self._site = site
+
+    def forget(self) -> None:
+        """Nothing: the predecessor is dead, so what answers on its port is the new one."""
+
+    async def look(self, pid: int) -> str | None:
+        return self._site.members[_NAME] if await self._site.answers(_NAME) else None
 
 
 class KernelGatewaySite(Site):
@@ -66,13 +80,7 @@ class KernelGatewaySite(Site):
         return f"<KernelGatewaySite {self._children}>"
 
     async def start(self) -> None:
-        home = self._state.path / "jupyter"
-        env = isolated(child_env(os.environ), home)
-        # The shim's own file in sys.prefix enables it; the person's folder comes before that one.
-        disabling = home / "config" / "jupyter_server_config.d" / "no_holdfast.json"
-        disabling.parent.mkdir(parents=True)
-        off = {"ServerApp": {"jpserver_extensions": {"holdfast_client_shim": False}}}
-        write_private(disabling, json.dumps(off))
+        env = isolated(child_env(os.environ), self._state.path / "jupyter")
         self._reaping = asyncio.create_task(self._reap(), name="reap kernels")
         await self._bring_up(self._gateway_spec(env))
         await self._bring_up(self._server_spec(env))
@@ -104,11 +112,13 @@ class KernelGatewaySite(Site):
             f"--KernelGatewayApp.port={self._gateway_port}", "--KernelGatewayApp.port_retries=0",
             "--ZMQChannelsWebsocketConnection.limit_rate=False",
         )  # fmt: skip
-        probe = HttpAnswer(self.members[_NAME], "/api", self._http)
-        return self._spec(_NAME, argv, {**env, "KG_AUTH_TOKEN": self._token}, probe)
+        return self._spec(_NAME, argv, {**env, "KG_AUTH_TOKEN": self._token}, _Listed(self))
 
     def _server_spec(self, env: Mapping[str, str]) -> ChildSpec:
-        argv = server_argv(root=self._root, port=self._port, gateway_url=self.members[_NAME])
+        argv = (
+            *server_argv(root=self._root, port=self._port, gateway_url=self.members[_NAME]),
+            _WITHOUT_SHIM,
+        )
         secrets = {
             "JUPYTER_GATEWAY_AUTH_TOKEN": self._token,
             "JUPYTER_TOKEN_FILE": str(self._state.secret_file(LAB_TOKEN)),

@@ -71,7 +71,7 @@ class Killer:
 
     async def _kill(self, *, until: float) -> Kill | None:
         """The kill, as soon as it tells something; None when it never did before ``until``."""
-        why = Wait.NO_CARRIER
+        why = Wait.TOO_LATE
         while self._clock() < until and not self._execution.calm.is_set():
             carriers, ready = await asyncio.gather(self._site.carriers(), self._site.ready())
             target = choose_target(members=self._site.members, carriers=carriers, ready=ready)

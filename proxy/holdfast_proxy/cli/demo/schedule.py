@@ -20,7 +20,8 @@ class Wait(Enum):
 
     NO_CARRIER = "the notebook's connection could not be found at one proxy"
     NO_SPARE = "no other proxy was ready"
-    NOT_READY = "the only one was not ready"
+    NOT_READY = "the only one was not ready, or the notebook not back at it"
+    TOO_LATE = "the kill before took until now"
 
 
 def kill_times(*, seconds: float, every: float, seed: int | None) -> tuple[float, ...]:

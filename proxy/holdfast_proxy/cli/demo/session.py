@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -33,9 +33,11 @@ from .kernel_gateway import KernelGatewaySite
 from .killer import Killer
 from .notebook import Role, build_cells
 from .schedule import kill_times
-from .site import HoldfastSite, Roster, Site
+from .site import SERVER, HoldfastSite, Roster, Site
 
 _NOTEBOOK, _SIDE_FILE = "holdfast-demo.ipynb", "runs.txt"
+#: What people call a child that `holdfast up` calls otherwise.
+_SHOWN = {SERVER: "jupyter-server"}
 #: Seconds for the last save, and between two looks at who carries, for the picture.
 _SAVE, _GLANCE = 10.0, 0.5
 
@@ -55,12 +57,14 @@ class DemoOptions:
 
 @dataclass(slots=True)
 class Result:
-    """What is to be told at the end. ``folder``: None when nothing stayed of it."""
+    """What is to be told at the end. ``folder``: where logs stayed, None when they did not;
+    ``peer_trouble``: why the other gateway has no column though it was asked for."""
 
     columns: list[Column] = field(default_factory=list)
     notebooks: list[Path] = field(default_factory=list)
     folder: Path | None = None
     interrupted: bool = False
+    peer_trouble: str = ""
 
 
 class CannotStart(Exception):
@@ -79,10 +83,12 @@ async def run(options: DemoOptions, console: Console) -> Result:
     try:
         await _Run(options, console, signals, folder / "holdfast", result).holdfast(etcd)
         if options.against_kernel_gateway and not signals.first.is_set():
-            await _Run(
-                options, console, signals, folder / "kernel-gateway", result
-            ).kernel_gateway()
-        well = all(column.verdict.ok for column in result.columns[:1])
+            peer = _Run(options, console, signals, folder / "kernel-gateway", result)
+            try:
+                await peer.kernel_gateway()
+            except CannotStart as trouble:
+                result.peer_trouble = str(trouble)
+        well = all(column.verdict.ok for column in result.columns[:1]) and not result.peer_trouble
     finally:
         result.interrupted = signals.first.is_set()
         if not (options.keep or (not well and not result.interrupted)):
@@ -159,7 +165,8 @@ class _Run:
             with self._progress:
                 started = await unless(first, self._started())
             if started:
-                self._screen.say(f"{self._site.title} runs; {self._plan_in_words()}")
+                for line in self._plan_in_words():
+                    self._screen.say(line)
                 await self._shown()
         except StartFailed as failure:
             log = self._site.log_file(failure.name)
@@ -245,17 +252,20 @@ class _Run:
             self._result.notebooks.append(self._root / _NOTEBOOK)
 
     def _event(self, event: ChildEvent) -> None:
+        event = replace(event, name=_SHOWN.get(event.name, event.name))
         if not self._running:
             self._progress.event(event)
         elif event.phase is Phase.WAITING and event.name not in self._site.members:
             self._screen.say(f"{event.name}: {event.detail}")
 
-    def _plan_in_words(self) -> str:
-        cells = sum(cell.role is Role.STEPS for cell in self._execution.cells)
+    def _plan_in_words(self) -> tuple[str, str]:
+        options, execution = self._options, self._execution
+        cells = sum(cell.role is Role.STEPS for cell in execution.cells)
         return (
-            f"{cells} cells print {self._execution.expected:,} lines in about "
-            f"{self._options.seconds:.0f} s; {self._options.how.name} to the process that "
-            f"carries the notebook about every {self._options.every:g} s"
+            f"{self._site.title} runs. {cells} cells print {execution.expected:,} lines in about "
+            f"{options.seconds:.0f} s.",
+            f"Whoever carries the notebook gets {options.how.name} about every "
+            f"{options.every:g} s.",
         )
 
     def _scene(self) -> Scene:

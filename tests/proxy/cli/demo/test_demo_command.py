@@ -133,6 +133,14 @@ def test_what_does_not_start_exits_with_4(outcome: list[Any]) -> None:
     assert out == ""
 
 
+def test_a_peer_that_does_not_start_exits_with_4_after_our_verdict(outcome: list[Any]) -> None:
+    outcome.append(result(Run(), peer_trouble="kernel-gateway does not start"))
+    code, out, err = call()
+    assert code == 4
+    assert "Nothing was lost" in out
+    assert "could not be compared: kernel-gateway does not start" in err
+
+
 def test_no_etcd_exits_with_4(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOLDFAST_ETCD", str(tmp_path / "none"))
     monkeypatch.setattr(session, "become_subreaper", lambda: None)

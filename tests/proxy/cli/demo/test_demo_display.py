@@ -53,10 +53,10 @@ def test_the_picture_says_who_carries_and_fits(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert "cell 5 of 12" in lines[0]
     assert "2,143 of 6,000 lines" in lines[0]
-    assert "23 of 60 s" in lines[1]
+    assert "23 s of about 60" in lines[1]
     assert "proxy-1" in lines[2]
     assert "carries the notebook" in lines[2]
-    assert "2 hits" in lines[2]
+    assert "hit 2x" in lines[2]
     assert "restarting" in lines[3]
     assert lines[4].strip() == "kills: 4, the last one took 23 ms"
 

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,9 +193,7 @@ def test_on_a_terminal_it_draws_within_its_width(
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
     assert "carries the notebook" in plain
     assert "cells that ran exactly once" in plain
-    lines = [line for line in plain.split("\n") if tempfile.gettempdir() not in line]
-    too_wide = [line for line in lines if len(line) > columns and str(tmp_path) not in line]
-    assert [line for line in too_wide if "process that carries" not in line] == []
+    assert [line for line in plain.split("\n") if len(line) > columns and "/" not in line] == []
 
 
 def _drain(descriptor: int, into: bytearray) -> None:
