@@ -21,10 +21,12 @@ ARGS ?=
 KILLS ?= 100
 OUTAGE ?= 60
 TRIES ?= 3
+# The same for `make frontend-tests`, where each kill takes some six seconds.
+FRONTEND_KILLS ?= 10
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
-.PHONY: help run demo test lint types imports extras bench-quick promises lab-tests system-deps lock wheel clean
+.PHONY: help run demo test lint types imports extras bench-quick promises lab-tests frontend-tests system-deps lock wheel clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -81,6 +83,18 @@ lab-tests: $(DEV_STAMP) ## JupyterLab in a browser while everything below it fai
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) \
 	  $(BIN)/python -m pytest -s -m long tests/lab $(ARGS)
+
+# A front end that is not Python, from npm; without lifecycle scripts (tests/frontends/.npmrc).
+FRONTENDS := tests/frontends
+$(FRONTENDS)/node_modules/.holdfast: $(FRONTENDS)/package-lock.json
+	@echo "installing what the front-end tests need into $(FRONTENDS)/node_modules"
+	@cd $(FRONTENDS) && npm ci --silent && touch node_modules/.holdfast
+
+frontend-tests: $(DEV_STAMP) $(FRONTENDS)/node_modules/.holdfast ## clients without the shim, HAProxy
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(FRONTEND_KILLS) \
+	  $(BIN)/python -m pytest -s -m long $(FRONTENDS) tests/e2e/test_haproxy.py $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \
