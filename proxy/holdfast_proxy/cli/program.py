@@ -15,7 +15,13 @@ from typing import NoReturn
 
 import click
 
+from .completion.command import completion
 from .demo.command import demo
+from .doctor.command import doctor
+from .drain.command import drain
+from .history.command import history
+from .kernels.command import kernels
+from .listing.command import list_command
 from .up.command import up
 
 
@@ -50,6 +56,12 @@ def launcher(config: str) -> None:
 
 
 main.add_command(up)
+main.add_command(list_command)
+main.add_command(history)
+main.add_command(kernels)
+main.add_command(drain)
+main.add_command(doctor)
+main.add_command(completion)
 main.add_command(demo)
 
 

@@ -90,8 +90,11 @@ class PeerStates:
                 headers=[("Holdfast-Forwarded", self._me)],
                 timeout=_DEADLINE,
             )
-        except CallError as error:
-            return PeerState(status=UNREACHABLE, message=str(error))
+        except NotSent as error:
+            why = "its port refuses connections" if error.refused else str(error)
+            return PeerState(status=UNREACHABLE, message=why)
+        except NoReply:
+            return PeerState(status=UNREACHABLE, message=f"no answer within {_DEADLINE} s")
         took = self._clock.now() - sent
         return read_state(answer, record, took=took, wall=self._clock.wall())
 

@@ -1,0 +1,1 @@
+"""How the command finds a cluster and talks to its proxies."""

@@ -1,0 +1,1 @@
+"""`holdfast completion`: what a shell needs to complete commands, options, proxies and kernels."""

@@ -1,0 +1,1 @@
+"""`holdfast history`: the timeline of the cluster."""

@@ -1,0 +1,1 @@
+"""`holdfast kernels`: every kernel, one kernel, its messages, and its last words."""

@@ -1,0 +1,1 @@
+"""`holdfast list`: proxies, launchers, and how the kernels are."""
