@@ -214,6 +214,7 @@ class JupyterServer:
         self.root.mkdir()
         self.url = f"http://127.0.0.1:{free_port()}"
         home = cluster.base / f"{name}-home"
+        self.data_dir = home / "data"
         self.config_dir = home / "config"
         env = clean_env(
             JUPYTER_CONFIG_DIR=str(self.config_dir),
@@ -230,13 +231,16 @@ class JupyterServer:
         ]  # fmt: skip
         self.process = ManagedProcess(name, command, log=cluster.base / f"{name}.log", env=env)
 
-    def start(self) -> None:
-        self.process.start()
-        wait_until(self._answers, seconds=START_SECONDS, what="Jupyter Server")
+    def start(self, *, gateway: bool = True) -> None:
+        """Start it and wait until it answers; ``gateway``: also what it must ask one for."""
+        path = "/api/status" if gateway else "/api"
 
-    def _answers(self) -> bool:
-        assert self.process.alive, f"Jupyter Server ended:\n{self.process.tail()}"
-        return http_status(f"{self.url}/api/status", token=self.token) == 200
+        def answers() -> bool:
+            assert self.process.alive, f"Jupyter Server ended:\n{self.process.tail()}"
+            return http_status(f"{self.url}{path}", token=self.token) == 200
+
+        self.process.start()
+        wait_until(answers, seconds=START_SECONDS, what="Jupyter Server")
 
 
 def _write_private(path: Path, text: str) -> None:

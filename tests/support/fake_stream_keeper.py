@@ -48,8 +48,8 @@ class MemoryLog:
     def read(self, seq: int) -> bytes:
         return self._bytes[seq]
 
-    def read_part(self, seq: int, offset: int, length: int) -> memoryview:
-        return memoryview(self._bytes[seq])[offset : offset + length]
+    def read_part(self, seq: int, offset: int, length: int) -> list[memoryview]:
+        return [memoryview(self._bytes[seq])[offset : offset + length]]
 
 
 class FakeKernel:
@@ -260,7 +260,8 @@ class FakeGateway:
         self.upgrades += 1
         self.authorizations.add(request.headers.get("Authorization", ""))
         if self.answer is not None:
-            return web.Response(status=self.answer[0], headers=self.answer[1])
+            status, extra = self.answer
+            return web.json_response({"message": "as told"}, status=status, headers=extra)
         kernel = self.kernels.get(request.match_info["id"])
         if kernel is None:
             return web.json_response({"message": "no such kernel"}, status=404)

@@ -169,7 +169,10 @@ class StatusTracker:
         """From when on the status is to be published: a short break is told of afterwards."""
         if self._state in (StreamState.CONNECTED, StreamState.GONE):
             return self._since
-        return (self._broken if self._broken is not None else self._began) + UNNOTICED
+        begin = self._broken if self._broken is not None else self._began
+        if self._state is StreamState.WAITING:
+            begin = self._since  # a keeper answers at once if it is there
+        return begin + UNNOTICED
 
     def next_change(self, now: float) -> float | None:
         """When ``at`` will say something else although nothing happens; None: never."""
