@@ -26,7 +26,11 @@ FRONTEND_KILLS ?= 10
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
-.PHONY: help run demo test lint types imports extras bench-quick promises lab-tests frontend-tests system-deps lock wheel clean
+# JupyterLab's half of the shim: its source, and what it is built into, which is committed.
+LABEXTENSION := client_shim/labextension
+LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
+
+.PHONY: help run demo tutorial test lint types imports extras bench-quick promises lab-tests frontend-tests labextension labextension-test system-deps lock wheel clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,7 +39,8 @@ $(BIN)/python:
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv --without-pip $(VENV)
 
-$(RUN_STAMP): pyproject.toml $(LOCK) | $(BIN)/python
+# Even an editable installation copies the JupyterLab extension to where JupyterLab looks.
+$(RUN_STAMP): pyproject.toml $(LOCK) $(LABEXTENSION_BUILT) | $(BIN)/python
 	@echo "installing holdfast and JupyterLab into $(VENV) (a minute or two, once)"
 	@$(PIP) install --constraint $(LOCK) --editable '.[all]'
 	@touch $@
@@ -50,6 +55,9 @@ run: $(RUN_STAMP) ## etcd, two proxies, a launcher and JupyterLab on this machin
 
 demo: $(RUN_STAMP) ## a notebook runs for a minute while its proxies are killed; what arrives is counted
 	@exec $(BIN)/holdfast demo $(ARGS)
+
+tutorial: $(DEV_STAMP) ## every command of docs/tutorial, and `holdfast demo` itself
+	@exec $(BIN)/python -m pytest -s -m long tests/docs tests/proxy/cli/demo $(ARGS)
 
 test: $(DEV_STAMP) ## the test suite, without what takes minutes
 	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
@@ -95,6 +103,20 @@ frontend-tests: $(DEV_STAMP) $(FRONTENDS)/node_modules/.holdfast ## clients with
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(FRONTEND_KILLS) \
 	  $(BIN)/python -m pytest -s -m long $(FRONTENDS) tests/e2e/test_haproxy.py $(ARGS)
+
+$(LABEXTENSION)/node_modules/.holdfast: $(LABEXTENSION)/package-lock.json
+	@echo "installing what builds the JupyterLab extension into $(LABEXTENSION)/node_modules"
+	@cd $(LABEXTENSION) && npm ci --silent && touch node_modules/.holdfast
+
+# Needs Node 20 and npm; nothing else here does. The built files are to be committed with the source.
+labextension: $(LABEXTENSION)/node_modules/.holdfast ## build the JupyterLab extension from source
+	@cd $(LABEXTENSION) && npm run --silent build
+
+labextension-test: $(DEV_STAMP) $(LABEXTENSION)/node_modules/.holdfast ## its logic, its build, its looks in JupyterLab
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
+	  $(BIN)/python -m pytest -m long tests/labextension $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \
