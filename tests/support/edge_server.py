@@ -32,6 +32,7 @@ class EdgeServer:
     edge: Edge
     site: web.SockSite
     base: str
+    app: web.Application
 
     @property
     def url(self) -> str:
@@ -60,7 +61,7 @@ async def serve_edge(
     site = web.SockSite(runner, listening, ssl_context=tls)
     await site.start()
     try:
-        yield EdgeServer(port, cluster, app[EDGE], site, config.base_url)
+        yield EdgeServer(port, cluster, app[EDGE], site, config.base_url, app)
     finally:
         app[EDGE].tunnels.abort_all()
         await runner.cleanup()

@@ -16,12 +16,14 @@ from ...errors import BadRequest, Unavailable
 from ...overview import DEGRADED, DRAINING, READY, EdgeState, Overview
 from ..context import EDGE, Edge, identity_of
 from .access import require_admin
-from .feed import PUSHED_LINES, Feed, Snapshots, Version, encode
+from .feed import PUSHED_LINES, Feed, Snapshots, Subscriber, Version, encode
 
 #: Lines of the timeline that one answer may have.
 MOST_LINES: Final = 2_000
 #: Seconds without news after which a comment says that the stream lives.
 HEARTBEAT_SECONDS: Final = 10.0
+#: Seconds between two looks whether the client is still there.
+LOOK_SECONDS: Final = 1.0
 SNAPSHOTS: Final = web.AppKey("SNAPSHOTS", Snapshots)
 FEED: Final = web.AppKey("FEED", Feed)
 _PROXY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -114,17 +116,32 @@ async def cluster_events(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         await response.write(b"retry: 1000\n\n")
         try:
-            while not edge.draining:
-                version = await subscriber.next(HEARTBEAT_SECONDS)
-                await response.write(b": alive\n\n" if version is None else _event(version))
+            await _send_versions(request, response, subscriber)
         except asyncio.CancelledError:
             if not edge.draining:
                 raise
         except ConnectionError:
             return response  # the client has gone
+        if not edge.draining:
+            return response
         await response.write(b'event: bye\ndata: {"reason":"drain"}\n\n')
         await response.write_eof()
     return response
+
+
+async def _send_versions(
+    request: web.Request, response: web.StreamResponse, subscriber: Subscriber
+) -> None:
+    """Until this proxy drains or the client is gone, of which nothing but a look tells."""
+    edge, quiet = request.app[EDGE], 0.0
+    while not edge.draining and request.transport is not None:
+        version = await subscriber.next(min(LOOK_SECONDS, HEARTBEAT_SECONDS))
+        quiet = 0.0 if version is not None else quiet + LOOK_SECONDS
+        if version is not None:
+            await response.write(_event(version))
+        elif quiet >= HEARTBEAT_SECONDS:
+            quiet = 0.0
+            await response.write(b": alive\n\n")
 
 
 def _event(version: Version) -> bytes:
