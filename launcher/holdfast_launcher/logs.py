@@ -2,14 +2,18 @@
 
 It knows structlog and the names of fields that hold secrets; it must not know who logs. A field
 with such a name is blanked here as a last line of defence: callers do not pass secrets.
+
+A line that cannot be written is lost, and nothing else: on a full disk the line that says so fails
+as well, in the middle of what it was to report (a kernel's log that gives up its oldest entries).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -36,10 +40,33 @@ def configure_logs(*, format: Literal["console", "json"], level: str) -> None:  
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=unfailing(sys.stderr)),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stderr, level=max(threshold, logging.WARNING))
+
+
+def unfailing(stream: TextIO) -> TextIO:
+    """``stream`` for a logger to write to: what it cannot take, it drops."""
+    return cast(TextIO, _Unfailing(stream))
+
+
+class _Unfailing:
+    """The two methods that structlog calls."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __repr__(self) -> str:
+        return f"<unfailing {self._stream!r}>"
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _blank_secrets(

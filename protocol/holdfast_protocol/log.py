@@ -26,11 +26,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from .audiences import EVERYBODY, Audiences
 from .errors import InvalidState
+from .pieces import Buffer, Pieces
 
 #: Slots of removed entries that are kept before the arrays are compacted: amortises the copy.
 _SLACK: Final = 4096
@@ -72,11 +74,11 @@ class LogReader(Protocol):
     @property
     def index(self) -> LogIndex: ...
 
-    def read(self, seq: int) -> bytes:
-        """The bytes of entry ``seq``. Raises KeyError when it is gone."""
+    def read(self, seq: int) -> bytes | Pieces:
+        """Entry ``seq``, uncopied if possible. Raises KeyError when it is gone."""
         ...
 
-    def read_part(self, seq: int, offset: int, length: int) -> bytes | memoryview:
+    def read_part(self, seq: int, offset: int, length: int) -> Sequence[Buffer]:
         """At most ``length`` bytes of entry ``seq`` from ``offset`` on, uncopied if possible.
 
         Raises KeyError when it is gone.
@@ -214,11 +216,16 @@ class LogIndex:
             reader.cursor = max(reader.cursor, self._floor)
 
     def loss_for(self, session: str, after: int) -> Loss | None:
-        """The loss that a reader at position ``after`` has not been told of, or None."""
+        """The loss that a reader at position ``after`` has not been told of, or None.
+
+        ``count`` is exact as long as entries are for everybody, and otherwise not too low.
+        """
         loss = self._reader(session).loss
         if loss is None or loss.last <= after:
             return None
-        return Loss(max(loss.first, after + 1), loss.last, loss.count, loss.reason)
+        first = max(loss.first, after + 1)
+        # what lies before ``first`` was counted, too, and has reached a reader that stands there
+        return Loss(first, loss.last, min(loss.count, loss.last - first + 1), loss.reason)
 
     def trim(self) -> Dropped | None:
         """Remove what every holding session has acknowledged; with no session, nothing."""

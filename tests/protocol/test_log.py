@@ -93,6 +93,23 @@ def test_drop_oldest_tells_exactly_who_lost() -> None:
     assert log.loss_for("a", 0) is None
 
 
+def test_a_slow_reader_is_told_of_each_loss_once() -> None:
+    """It acknowledges nothing in between: what was told, and what was sent, is not lost again."""
+    log = LogIndex()
+    log.add_session("slow")
+    for _ in range(10):
+        log.append(1)
+    log.drop_oldest(4, "log full")
+    told = log.loss_for("slow", 0)
+    assert told is not None
+    assert (told.first, told.last, told.count) == (1, 4, 4)
+    sent = 6
+    log.drop_oldest(5, "log full")
+    told = log.loss_for("slow", sent)
+    assert told is not None
+    assert (told.first, told.last, told.count) == (7, 9, 3)
+
+
 def test_a_loss_that_was_not_told_yet_holds_nothing_back() -> None:
     log = LogIndex()
     log.add_session("reader")

@@ -25,6 +25,7 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 
+from holdfast_launcher.logs import unfailing
 from holdfast_launcher.tls import Identity, is_loopback, make_identity
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
@@ -321,6 +322,6 @@ def _configure_logging(config: KeeperConfig) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=unfailing(sys.stderr)),
         cache_logger_on_first_use=False,
     )
