@@ -46,6 +46,10 @@ class TcpLine:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
+    def aim(self, target_port: int) -> None:
+        """Lead new connections to another server."""
+        self._target_port = target_port
+
     def hold_answers(self) -> None:
         """From now on nothing goes from the server to the client; ``swallowed`` is set when
         there was something."""
@@ -81,8 +85,8 @@ class TcpLine:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forward(reader, back, answers=False))
                 group.create_task(self._forward(there, writer, answers=True))
-        except* (OSError, _Ended):
-            pass
+        except* (OSError, _Ended, asyncio.CancelledError):
+            pass  # cancelled by ``drop``, the only one who has this task
         finally:
             self._connections.discard(task)
             for end in (writer, back):

@@ -142,7 +142,7 @@ function linksOf(mark, laneOf) {
 /** Leaves the old lane a little earlier and ends at the mark's edge. */
 function curve(x, start, end) {
   const side = end > start ? -1 : 1;
-  const tip = end + side * 9;
+  const tip = end + side * 12;
   const bend = Math.min(26, Math.abs(tip - start) / 2);
   return `M${round(x - 16)} ${round(start)}C${round(x - 4)} ${round(start)} ${round(x)} ${round(start - side * 6)} ${round(x)} ${round(start - side * bend)}L${round(x)} ${round(tip)}`;
 }

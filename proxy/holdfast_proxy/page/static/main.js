@@ -204,12 +204,12 @@ function showLoss(state) {
   if (at("lost").dataset.phase === state.phase) return;
   at("lost").dataset.phase = state.phase;
   const since = clock(state.lostAt);
-  const shown = view.snapshot === null ? "" : ` What you see is as it was at ${since}.`;
+  const shown = view.snapshot === null ? "" : " What you see is from then.";
   const said = {
-    lost: [element("strong", {}, `Not connected since ${since}.`), `${shown} Trying again all the time.`],
-    "signed-out": [element("strong", {}, "You are signed out."), `${shown} `, element("a", { href: base }, "Sign in again")],
-    refused: [element("strong", {}, "This user may not see the cluster any more."), shown],
-    outdated: [element("strong", {}, "The proxy has another version than this page."), `${shown} `, element("a", { href: base }, "Load the page anew")],
+    lost: [element("strong", {}, `Not connected since ${since}.`), `${shown} The page keeps trying.`],
+    "signed-out": [element("strong", {}, "You are signed out."), ` What you see is of ${since}. `, element("a", { href: base }, "Sign in again")],
+    refused: [element("strong", {}, "This user may not see the cluster any more."), ` What you see is of ${since}.`],
+    outdated: [element("strong", {}, "The proxy has another version than this page."), ` What you see is of ${since}. `, element("a", { href: base }, "Load the page anew")],
   }[state.phase];
   at("lost").replaceChildren(element("p", {}, ...said), ...otherPages(state.phase));
 }

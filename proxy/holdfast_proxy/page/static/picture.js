@@ -7,12 +7,10 @@ import { kindOf, ordered } from "./kinds.js";
 import { clock, count, moment, shortId } from "./words.js";
 
 const NAMED = 4;
-let unique = 0;
 
 export class Picture {
   constructor({ place, words, empty, legend, tip }) {
     Object.assign(this, { place, words, empty, legend, tip });
-    unique += 1;
     this.svg = drawn("svg", { role: "group", "aria-label": "Timeline. Arrow keys move from mark to mark." });
     this.svg.append(arrowHead());
     const layer = (name) => this.svg.appendChild(drawn("g", { class: name }));
@@ -52,11 +50,12 @@ export class Picture {
 
   listen() {
     const over = (event) => event.target.closest?.("[data-mark]") ?? null;
-    this.svg.addEventListener("pointerover", (event) => this.point(over(event)));
-    this.svg.addEventListener("pointerleave", () => this.point(null));
-    this.svg.addEventListener("focusin", (event) => this.focus(over(event)));
-    this.svg.addEventListener("focusout", () => this.focus(null));
-    this.svg.addEventListener("keydown", (event) => this.press(event));
+    // On the place around it: Chromium lets the Tab key stop at an SVG that listens to the focus.
+    this.place.addEventListener("pointerover", (event) => this.point(over(event)));
+    this.place.addEventListener("pointerleave", () => this.point(null));
+    this.place.addEventListener("focusin", (event) => this.focus(over(event)));
+    this.place.addEventListener("focusout", () => this.focus(null));
+    this.place.addEventListener("keydown", (event) => this.press(event));
   }
 
   point(node) {

@@ -51,6 +51,7 @@ function readProxy(raw) {
     self: raw.self === true,
     status: text(raw.status, "unknown"),
     message: text(raw.message),
+    role: maybe(raw.role),
     tunnels: number(raw.tunnels),
     owned: number(raw.owned) ?? 0,
   };

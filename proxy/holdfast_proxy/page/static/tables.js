@@ -59,12 +59,13 @@ function meter(cell, fill, text, whole = null) {
   setAll(cell, { title: whole });
 }
 
-function proxyName(cell, { id, page, self }) {
-  const state = `${id} ${page} ${self}`;
+function proxyName(cell, { id, page, self, role }) {
+  const state = `${id} ${page} ${self} ${role}`;
   if (cell.dataset.said === state) return;
   cell.dataset.said = state;
   const name = page === null || self ? element("span", {}, id) : element("a", { href: page, rel: "noreferrer" }, id);
-  cell.replaceChildren(name, ...(self ? [element("span", { class: "note" }, "this page")] : []));
+  const notes = [role, self ? "this page" : null].filter(Boolean);
+  cell.replaceChildren(name, ...notes.map((note) => element("span", { class: "note" }, note)));
 }
 
 export function proxyTable(body) {
