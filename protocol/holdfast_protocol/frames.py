@@ -26,14 +26,13 @@ from enum import IntEnum
 from typing import Final
 
 from .errors import FrameError
+from .pieces import Buffer
 
 STREAM_SUBPROTOCOL: Final = "v1.stream.holdfast"
 VERSION: Final = 1
 NO_EPOCH: Final = bytes(16)
 #: An entry longer than this many bytes travels in CHUNK frames, so that control frames pass.
 CHUNK_BYTES: Final = 256 * 1024
-
-Buffer = bytes | bytearray | memoryview
 
 _RESUME: Final = struct.Struct("<BB16sQ16sQQQ")
 _RESUMED: Final = struct.Struct("<BB16sQQQ")
@@ -128,16 +127,20 @@ class KeeperData:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of one long entry: bytes ``offset`` … of ``total``, of entry ``seq``."""
+    """A piece of one long entry: bytes ``offset`` … of ``total``, of entry ``seq``.
+
+    After ``decode`` the piece is a view of what was decoded.
+    """
 
     after: int
     seq: int
     offset: int
     total: int
-    piece: bytes
+    piece: Buffer
 
     def encode(self) -> bytes:
-        return encode_chunk(self.after, self.seq, self.offset, self.total, self.piece)
+        head = encode_chunk_head(self.after, self.seq, self.offset, self.total)
+        return b"".join((head, self.piece))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +180,9 @@ class Bye:
 Frame = Resume | Resumed | ClientData | KeeperData | Chunk | Ack | Gap | Bye
 
 
-def encode_chunk(after: int, seq: int, offset: int, total: int, piece: Buffer) -> bytes:
-    """A CHUNK frame; ``piece`` may be a view, so that a long entry is copied once."""
-    return b"".join((_CHUNK.pack(FrameType.CHUNK, after, seq, offset, total), piece))
+def encode_chunk_head(after: int, seq: int, offset: int, total: int) -> bytes:
+    """What stands before the piece in a CHUNK frame: who writes both saves a copy."""
+    return _CHUNK.pack(FrameType.CHUNK, after, seq, offset, total)
 
 
 def encode_keeper_data(after: int, entries: Sequence[tuple[int, bytes]]) -> bytes:
@@ -250,8 +253,8 @@ def _decode_keeper_data(data: Buffer) -> KeeperData:
 
 def _decode_chunk(data: Buffer) -> Chunk:
     _, after, seq, offset, total = _CHUNK.unpack_from(data)
-    piece = bytes(memoryview(data)[_CHUNK.size :])
-    if seq <= after or not piece or offset + len(piece) > total:
+    piece = memoryview(data)[_CHUNK.size :]
+    if seq <= after or not len(piece) or offset + len(piece) > total:
         raise FrameError("CHUNK is empty, out of order or longer than its entry")
     return Chunk(after, seq, offset, total, piece)
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
 from .errors import FrameError
+from .pieces import Buffer, Pieces, gather
 
 V1_SUBPROTOCOL: Final = "v1.kernel.websocket.jupyter.org"
 
@@ -30,7 +32,9 @@ _U32BE: Final = struct.Struct(">I")
 # channel, header, parent_header, metadata, content, and the end of the last part
 _MIN_OFFSETS: Final = 6
 
-Buffer = bytes | bytearray | memoryview
+#: A v1 message of more bytes than this is not joined (``lay_out_v1``), and buffers of more are
+#: not copied out of one (``decode_v1``).
+LONG_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Message:
     """One Jupyter message: its channel and its serialised parts.
 
     ``header``, ``parent``, ``metadata`` and ``content`` are JSON objects as UTF-8 bytes;
-    ``buffers`` are the binary buffers, in order.
+    ``buffers`` are the binary buffers, in order; long ones may be views of what was received.
     """
 
     channel: str
@@ -46,7 +50,7 @@ class Message:
     parent: bytes
     metadata: bytes
     content: bytes
-    buffers: tuple[bytes, ...] = field(default=())
+    buffers: tuple[Buffer, ...] = field(default=())
 
     @cached_property
     def header_dict(self) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class Message:
         parent: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
         content: dict[str, Any] | None = None,
-        buffers: tuple[bytes, ...] = (),
+        buffers: tuple[Buffer, ...] = (),
     ) -> Message:
         """Build a message from dictionaries, as one does for messages of our own."""
         return cls(
@@ -104,8 +108,21 @@ def encode_v1(message: Message) -> bytes:
     )
 
 
-def join_v1(channel: str, parts: tuple[Buffer, ...] | list[Buffer]) -> bytes:
+def join_v1(channel: str, parts: Sequence[Buffer]) -> bytes:
     """Serialise raw parts (header, parent, metadata, content, *buffers) without parsing any."""
+    return b"".join((_offsets(channel, parts), *parts))
+
+
+def lay_out_v1(channel: str, parts: Sequence[Buffer]) -> bytes | Pieces:
+    """As ``join_v1``, but a long message's long parts stay where they are."""
+    head = _offsets(channel, parts)
+    if len(head) + sum(map(len, parts)) <= LONG_BYTES:
+        return b"".join((head, *parts))
+    return Pieces(gather((head, *parts)))
+
+
+def _offsets(channel: str, parts: Sequence[Buffer]) -> bytes:
+    """What stands before the parts: the offsets and the channel's name."""
     name = channel.encode()
     count = len(parts) + 2
     position = 8 * (count + 1)
@@ -115,7 +132,7 @@ def join_v1(channel: str, parts: tuple[Buffer, ...] | list[Buffer]) -> bytes:
     for part in parts:
         position += len(part)
         offsets.append(position)
-    return b"".join((struct.pack(f"<{len(offsets)}Q", *offsets), name, *parts))
+    return struct.pack(f"<{len(offsets)}Q", *offsets) + name
 
 
 def decode_v1(data: Buffer) -> Message:
@@ -132,9 +149,14 @@ def decode_v1(data: Buffer) -> Message:
     if any(low > high for low, high in pairwise(offsets)):
         raise FrameError("v1 offsets decrease")
     view = memoryview(data)
-    parts = [bytes(view[a:b]) for a, b in pairwise(offsets)]
-    channel = _channel(parts[0])
-    return Message(channel, parts[1], parts[2], parts[3], parts[4], tuple(parts[5:]))
+    parts = [bytes(view[a:b]) for a, b in pairwise(offsets[:6])]
+    # bytes do not change, so a view of them is as good as a copy and costs nothing
+    stable = isinstance(data, bytes)
+    buffers = tuple(
+        view[a:b] if stable and b - a > LONG_BYTES else bytes(view[a:b])
+        for a, b in pairwise(offsets[5:])
+    )
+    return Message(_channel(parts[0]), parts[1], parts[2], parts[3], parts[4], buffers)
 
 
 def channel_of_v1(data: Buffer) -> str:
@@ -162,7 +184,7 @@ def encode_legacy(message: Message) -> str | bytes:
     )  # fmt: skip
     if not message.buffers:
         return envelope.decode("utf-8", "replace")
-    parts = [envelope, *message.buffers]
+    parts: list[Buffer] = [envelope, *message.buffers]
     position = 4 * (len(parts) + 1)
     offsets = []
     for part in parts:
@@ -176,7 +198,7 @@ def decode_legacy(data: str | Buffer) -> Message:
 
     Jupyter's own server accepts a missing ``channel`` as shell; so do we.
     """
-    buffers: tuple[bytes, ...] = ()
+    buffers: tuple[Buffer, ...] = ()
     if not isinstance(data, str):
         data, buffers = _split_legacy(bytes(data))
     try:

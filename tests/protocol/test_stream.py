@@ -57,8 +57,8 @@ class MemoryLog:
             raise KeyError(seq)
         return self._bytes[seq]
 
-    def read_part(self, seq: int, offset: int, length: int) -> memoryview:
-        return memoryview(self.read(seq))[offset : offset + length]
+    def read_part(self, seq: int, offset: int, length: int) -> list[memoryview]:
+        return [memoryview(self.read(seq))[offset : offset + length]]
 
 
 def connected(log: MemoryLog, client: ClientStream, keeper: SessionStream) -> list[object]:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from holdfast_protocol.jupyter import Message
+from holdfast_protocol.pieces import Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,12 @@ class KernelListener(ABC):
     """What the kernel side tells the serving side, in the order in which it happened."""
 
     @abstractmethod
-    def published(self, v1: bytes, message: Message) -> None:
-        """An iopub message for everybody. ``v1`` is its wire form, made once."""
+    def published(self, v1: bytes | Pieces, message: Message) -> None:
+        """An iopub message for everybody. ``v1`` is its wire form, made once; a long one refers
+        to what was received."""
 
     @abstractmethod
-    def answered(self, session_id: str, v1: bytes, message: Message) -> None:
+    def answered(self, session_id: str, v1: bytes | Pieces, message: Message) -> None:
         """A shell, control or stdin message for one session."""
 
     @abstractmethod

@@ -326,7 +326,7 @@ class ClientStream:
         if frame.total > MAX_ENTRY_BYTES:
             raise StreamError(f"entry of {frame.total} bytes is too long", CloseCode.TOO_BIG)
         self._partial_seq = frame.seq
-        self._partial.append(frame.piece)
+        self._partial.append(bytes(frame.piece))  # what was received is another's by then
         self._partial_size += len(frame.piece)
         if self._partial_size < frame.total:
             return []

@@ -32,10 +32,11 @@ from ..frames import (
     Resume,
     Resumed,
     decode,
-    encode_chunk,
+    encode_chunk_head,
     encode_keeper_data,
 )
 from ..log import Entry, LogReader
+from ..pieces import Buffer
 from .state import KEEPER_TRANSITIONS, KeeperEvent, KeeperState
 
 ACK_MESSAGES: Final = 64
@@ -155,7 +156,13 @@ class SessionStream:
         raise StreamError(f"{type(frame).__name__} is not for a keeper now")
 
     def next_frame(self, max_bytes: int = CHUNK_BYTES) -> bytes | None:
-        """The next frame of log entries to send, or None when the client has all.
+        """``next_parts`` in one place."""
+        parts = self.next_parts(max_bytes)
+        return None if parts is None else b"".join(parts)
+
+    def next_parts(self, max_bytes: int = CHUNK_BYTES) -> list[Buffer] | None:
+        """The next frame of log entries to send, or None when the client has all. Its parts are
+        to be written one after another; long ones are views of the log's own bytes.
 
         A GAP comes alone and before anything after it; an entry above CHUNK_BYTES comes in
         CHUNKs; others are batched up to ``max_bytes``, at least one.
@@ -164,7 +171,7 @@ class SessionStream:
         if loss is not None:
             gap = Gap(self.sent + 1, loss.last, loss.reason)
             self._set_sent(loss.last)
-            return gap.encode()
+            return [gap.encode()]
         entry = self._log.index.next_for(self.session_id, self.sent)
         if entry is None:
             return None
@@ -283,7 +290,7 @@ class SessionStream:
         self._log.index.acknowledge(self.session_id, seq)
         return [Acknowledged(seq)]
 
-    def _next_batch(self, first: Entry, max_bytes: int) -> bytes:
+    def _next_batch(self, first: Entry, max_bytes: int) -> list[Buffer]:
         after, budget = self.sent, max_bytes
         batch: list[tuple[int, bytes]] = []
         entry: Entry | None = first
@@ -291,20 +298,21 @@ class SessionStream:
             budget -= entry.size + _PER_ENTRY
             if batch and budget < 0:
                 break
-            batch.append((entry.seq, self._log.read(entry.seq)))
+            batch.append((entry.seq, bytes(self._log.read(entry.seq))))
             entry = self._log.index.next_for(self.session_id, entry.seq)
         self._set_sent(batch[-1][0])
-        return encode_keeper_data(after, batch)
+        return [encode_keeper_data(after, batch)]
 
-    def _next_chunk(self, entry: Entry) -> bytes:
+    def _next_chunk(self, entry: Entry) -> list[Buffer]:
         offset = self._chunk_offset
-        piece = self._log.read_part(entry.seq, offset, CHUNK_BYTES)
-        frame = encode_chunk(self.sent, entry.seq, offset, entry.size, piece)
-        if offset + len(piece) >= entry.size:
+        pieces = self._log.read_part(entry.seq, offset, CHUNK_BYTES)
+        head = encode_chunk_head(self.sent, entry.seq, offset, entry.size)
+        end = offset + sum(map(len, pieces))
+        if end >= entry.size:
             self._set_sent(entry.seq)
         else:
-            self._chunk_offset = offset + len(piece)
-        return frame
+            self._chunk_offset = end
+        return [head, *pieces]
 
     def _set_sent(self, seq: int) -> None:
         self.sent, self._chunk_offset = seq, 0

@@ -17,6 +17,7 @@ import zmq
 
 from holdfast_protocol.errors import SendBufferFull
 from holdfast_protocol.jupyter import Message
+from holdfast_protocol.pieces import Pieces
 
 from ..ports import KernelListener, KernelStartFailed
 from . import highwater
@@ -197,7 +198,7 @@ class Incarnation:
 
     # -- what the kernel says
 
-    def _published(self, v1: bytes, message: Message) -> None:
+    def _published(self, v1: bytes | Pieces, message: Message) -> None:
         self._counters.observe(message.msg_id, iopub=True)
         if not self._readiness.iopub:
             self._readiness.iopub = True
@@ -227,7 +228,7 @@ class Incarnation:
             self.kernel_session = str(message.header_dict.get("session", "")) or None
             self._on_change()
 
-    def _answered(self, session_id: str, v1: bytes, message: Message) -> None:
+    def _answered(self, session_id: str, v1: bytes | Pieces, message: Message) -> None:
         self._counters.observe(message.msg_id, iopub=False)
         self._listener.answered(session_id, v1, message)
 

@@ -12,6 +12,8 @@ import hmac
 from collections.abc import Sequence
 from typing import Final
 
+from holdfast_protocol.pieces import Buffer
+
 DELIMITER: Final = b"<IDS|MSG>"
 #: Below this many bytes one joined digest is cheaper than four updates.
 _JOIN_BYTES: Final = 64 * 1024
@@ -65,6 +67,6 @@ class Signer:
             raise SignatureError("wrong signature")
         return parts
 
-    def wrap(self, parts: Sequence[bytes], buffers: Sequence[bytes] = ()) -> list[bytes]:
+    def wrap(self, parts: Sequence[bytes], buffers: Sequence[Buffer] = ()) -> list[Buffer]:
         """The multipart message for a DEALER, from the four parts and the buffers."""
         return [DELIMITER, self.sign(parts), *parts, *buffers]

@@ -20,6 +20,7 @@ from typing import Final
 import zmq
 
 from holdfast_protocol.errors import SendBufferFull
+from holdfast_protocol.pieces import Buffer
 
 from .connection import Connection
 
@@ -69,7 +70,7 @@ class Channel:
         self._receive = receive
         self._bound = bound
         self._on_writable = on_writable
-        self._queue: deque[list[bytes]] = deque()
+        self._queue: deque[list[Buffer]] = deque()
         self._queued_bytes = 0
         self._held = False
         self._again = False
@@ -93,7 +94,7 @@ class Channel:
     def connected(self) -> bool:
         return bool(self._events() & zmq.POLLOUT)
 
-    def send(self, parts: list[bytes]) -> None:
+    def send(self, parts: list[Buffer]) -> None:
         """Queue or send one multipart message. Raises SendBufferFull, then nothing was queued.
 
         One message of any size is taken when nothing waits, otherwise it could never be sent.
@@ -161,7 +162,7 @@ class Channel:
         while self._queue and not self._held and self._try_send(self._queue[0]):
             self._queued_bytes -= sum(map(len, self._queue.popleft()))
 
-    def _try_send(self, parts: list[bytes]) -> bool:
+    def _try_send(self, parts: list[Buffer]) -> bool:
         copy = all(len(part) < _COPY_BYTES for part in parts)
         try:
             # libzmq takes all parts of a message or none when its queue is full (the high-water
@@ -230,7 +231,7 @@ class SessionSockets:
         if shell is not None:
             shell.release()
 
-    def send(self, channel: str, parts: list[bytes]) -> None:
+    def send(self, channel: str, parts: list[Buffer]) -> None:
         """Raises SendBufferFull, or KeyError for a channel that clients cannot write to."""
         self._channels[channel].send(parts)
         if channel != "stdin":

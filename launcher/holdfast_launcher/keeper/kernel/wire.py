@@ -23,7 +23,8 @@ import structlog
 import zmq
 
 from holdfast_protocol.errors import FrameError, InvalidState
-from holdfast_protocol.jupyter import Message, join_v1
+from holdfast_protocol.jupyter import Message, lay_out_v1
+from holdfast_protocol.pieces import Pieces
 
 from .connection import Connection
 from .iopub import IopubDrain
@@ -43,9 +44,9 @@ class WireEvents:
     """Whom a wire tells. All are called on the loop, in order."""
 
     #: (v1, message): from iopub; ``own`` echoes are filtered out by the owner.
-    published: Callable[[bytes, Message], None]
+    published: Callable[[bytes | Pieces, Message], None]
     #: (session id, v1, message)
-    answered: Callable[[str, bytes, Message], None]
+    answered: Callable[[str, bytes | Pieces, Message], None]
     #: An answer to a request of the keeper's own.
     own_answer: Callable[[Message], None]
     #: The SUB is connected; called at every connection.
@@ -202,7 +203,7 @@ class Wire:
 
     # -- what comes
 
-    def _parse(self, channel: str, raw: list[bytes]) -> tuple[bytes, Message] | None:
+    def _parse(self, channel: str, raw: list[bytes]) -> tuple[bytes | Pieces, Message] | None:
         """Verify and make a message; None (and a count) for what the kernel did not sign."""
         try:
             parts = self._signer.unwrap(raw)
@@ -212,7 +213,7 @@ class Wire:
             self.refused += 1
             _log.warning("kernel_message_refused", channel=channel, error=str(error))
             return None
-        return join_v1(channel, tuple(parts)), message
+        return lay_out_v1(channel, parts), message
 
     def _parse_headers(self, message: Message) -> None:
         """Fill the message's cached headers, faster than it would: this is the hot path.

@@ -22,12 +22,13 @@ the owner may let go of sessions that were away too long.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
 from holdfast_protocol.log import Dropped, LogIndex
+from holdfast_protocol.pieces import Buffer, Pieces
 
 from .quota import NodeQuota
 from .segments import Segments
@@ -58,7 +59,7 @@ class Journal:
         on_unsettled: Callable[[], None] = lambda: None,
     ) -> None:
         self._index = LogIndex()
-        self._memory: deque[bytes] = deque()
+        self._memory: deque[bytes | Pieces] = deque()
         self._memory_first = 1
         self._memory_size = 0
         self._segments = Segments(directory)
@@ -100,7 +101,7 @@ class Journal:
     def disk_size(self) -> int:
         return self._segments.size
 
-    def append(self, data: bytes, audience: str | None = None) -> int:
+    def append(self, data: bytes | Pieces, audience: str | None = None) -> int:
         """Store one message; returns its seq. Never fails: what does not fit costs the oldest."""
         seq = self._index.append(len(data), audience)
         self._memory.append(data)
@@ -114,19 +115,21 @@ class Journal:
             self._make_room()
         return seq
 
-    def read(self, seq: int) -> bytes:
+    def read(self, seq: int) -> bytes | Pieces:
         """The bytes of entry ``seq``. Raises KeyError when it is gone."""
         data = self._in_memory(seq)
         return self._on_disk(seq, 0, None) if data is None else data
 
-    def read_part(self, seq: int, offset: int, length: int) -> bytes | memoryview:
-        """At most ``length`` bytes from ``offset``; a view of what is in memory. KeyError."""
+    def read_part(self, seq: int, offset: int, length: int) -> Sequence[Buffer]:
+        """At most ``length`` bytes from ``offset``; views of what is in memory. KeyError."""
         data = self._in_memory(seq)
         if data is None:
-            return self._on_disk(seq, offset, length)
-        return memoryview(data)[offset : offset + length]
+            return (self._on_disk(seq, offset, length),)
+        if isinstance(data, Pieces):
+            return data.part(offset, length)
+        return (memoryview(data)[offset : offset + length],)
 
-    def _in_memory(self, seq: int) -> bytes | None:
+    def _in_memory(self, seq: int) -> bytes | Pieces | None:
         index = seq - self._memory_first
         if index >= len(self._memory):
             raise KeyError(seq)
@@ -189,8 +192,8 @@ class Journal:
             if self._quota is not None and self._quota.note(self._segments.size):
                 self.heed_quota()
 
-    def _spill_batch(self, target: int) -> tuple[list[bytes], int]:
-        batch: list[bytes] = []
+    def _spill_batch(self, target: int) -> tuple[list[bytes | Pieces], int]:
+        batch: list[bytes | Pieces] = []
         size = 0
         for entry in self._memory:
             if batch and (size + len(entry) > SPILL_BYTES or self._memory_size - size <= target):

@@ -20,7 +20,11 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast_protocol.pieces import Buffer, Pieces, gather
+
 SEGMENT_BYTES = 16 * 1024 * 1024
+#: pwritev(2) takes no more buffers at a time (UIO_MAXIOV).
+_MAX_BUFFERS = 1024
 
 
 class _Segment:
@@ -45,14 +49,10 @@ class _Segment:
     def size(self) -> int:
         return self.ends[-1]
 
-    def append(self, entries: Sequence[bytes]) -> None:
-        start = position = self.size
-        data = memoryview(b"".join(entries) if len(entries) > 1 else entries[0])
+    def append(self, entries: Sequence[bytes | Pieces]) -> None:
+        start = self.size
         try:
-            while data:
-                written = os.pwrite(self._descriptor, data, position)
-                position += written
-                data = data[written:]
+            _write_all(self._descriptor, _gathered(entries), start)
         except OSError:
             os.ftruncate(self._descriptor, start)  # gives a full disk its bytes back
             raise
@@ -106,7 +106,7 @@ class Segments:
         """Bytes in files, dropped entries in the oldest one included."""
         return sum(segment.size for segment in self._segments)
 
-    def append(self, first: int, entries: Sequence[bytes]) -> None:
+    def append(self, first: int, entries: Sequence[bytes | Pieces]) -> None:
         """Write entries ``first``, ``first + 1`` … Raises OSError; nothing is then stored."""
         current = self._segments[-1] if self._segments else None
         if current is not None and first != current.last + 1:
@@ -151,3 +151,23 @@ class Segments:
             if segment.first <= seq <= segment.last:
                 return segment
         raise KeyError(seq)
+
+
+def _gathered(entries: Sequence[bytes | Pieces]) -> list[memoryview]:
+    parts: list[Buffer] = []
+    for entry in entries:
+        parts += entry.parts if isinstance(entry, Pieces) else (entry,)
+    return [memoryview(part) for part in gather(parts)]
+
+
+def _write_all(descriptor: int, views: list[memoryview], position: int) -> None:
+    """Raises OSError; an unknown part is then written."""
+    first = 0
+    while first < len(views):
+        written = os.pwritev(descriptor, views[first : first + _MAX_BUFFERS], position)
+        position += written
+        while first < len(views) and written >= len(views[first]):
+            written -= len(views[first])
+            first += 1
+        if written:
+            views[first] = views[first][written:]

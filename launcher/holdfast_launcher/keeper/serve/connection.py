@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -21,6 +21,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from holdfast_protocol.errors import CloseCode, RemoteError
 from holdfast_protocol.frames import Bye, ByeReason
+from holdfast_protocol.pieces import Buffer, gather
 
 from .framing import Opcode, frame_head
 from .sessions import Attachment
@@ -35,7 +36,6 @@ HEARTBEAT: Final = 6.8
 RESUME_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 2.0
 WRITE_BUFFER: Final = 512 * 1024
-FEW_BUFFERS: Final = 8
 #: A close frame has room for this much of a reason (RFC 6455, 5.5.1).
 _CLOSE_TEXT: Final = 123
 _ENDS: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
@@ -180,13 +180,10 @@ class Connection(Attachment):
     def _reason(self) -> str:
         return self._talk.hub.host.info().reason or "the kernel is dead"
 
-    def _write(self, frames: list[bytes]) -> None:
+    def _write(self, frames: Sequence[Buffer]) -> None:
         transport = self._transport
         if frames and transport is not None and not transport.is_closing():
-            if len(frames) <= FEW_BUFFERS:
-                transport.writelines(frames)  # large ones: no copy to join them
-            else:
-                transport.write(b"".join(frames))
+            transport.writelines(gather(frames))
             self._last_write = self._loop.time()
 
     def _write_ack(self) -> None:

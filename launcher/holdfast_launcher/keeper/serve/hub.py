@@ -18,6 +18,7 @@ from holdfast_protocol.errors import CloseCode, FrameError, InvalidState, LocalE
 from holdfast_protocol.frames import ByeReason
 from holdfast_protocol.jupyter import Message, encode_v1
 from holdfast_protocol.log import Loss
+from holdfast_protocol.pieces import Pieces
 from holdfast_protocol.stream.keeper import SessionStream
 
 from ..log.journal import Journal
@@ -88,7 +89,7 @@ class Hub(KernelListener):
 
     # --- what the kernel side tells (KernelListener) ---
 
-    def published(self, v1: bytes, message: Message) -> None:
+    def published(self, v1: bytes | Pieces, message: Message) -> None:
         seq = self.journal.append(v1)
         if _STATUS in message.header or _EXECUTE_INPUT in message.header:
             self._watch_iopub(message, seq)
@@ -96,7 +97,7 @@ class Hub(KernelListener):
             session.wake()
         self._on_change()
 
-    def answered(self, session_id: str, v1: bytes, message: Message) -> None:
+    def answered(self, session_id: str, v1: bytes | Pieces, message: Message) -> None:
         if self.sessions.find(session_id) is None:
             return  # a client that no one can be again: its answers are nobody's
         seq = self.journal.append(v1, session_id)

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Final
 
 from holdfast_protocol.log import LogReader, Loss
+from holdfast_protocol.pieces import Pieces
 
 _PAYLOAD: Final = struct.Struct("<8sQ")
 NONCE_BYTES: Final = 8
@@ -101,7 +102,7 @@ class PlainStream:
         self._nonce = None
         self._pings.clear()
 
-    def next_entry(self) -> bytes | Lost | None:
+    def next_entry(self) -> bytes | Pieces | Lost | None:
         """The next message to write (v1 framing), a loss to tell first, or None.
 
         Raises KeyError when the log lost the entry just now: ask again.

@@ -32,7 +32,7 @@ def log_lines(log: LogReader, *, after: int, session_id: str | None, limit: int)
         if entry.audience not in (None, session_id):
             continue
         try:
-            message = decode_v1(log.read(seq))
+            message = decode_v1(bytes(log.read(seq)))
         except KeyError:  # dropped while we were writing
             yield _line({"gap": {"first": seq, "last": index.floor}})
             seq = max(seq, index.floor)

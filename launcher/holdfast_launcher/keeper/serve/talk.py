@@ -20,6 +20,7 @@ from holdfast_protocol.jupyter import (
     decode_v1,
     encode_legacy,
 )
+from holdfast_protocol.pieces import Buffer, Pieces
 from holdfast_protocol.stream.keeper import Acknowledged, Refused
 
 from .framing import Opcode, frame_head
@@ -30,7 +31,9 @@ from .sessions import Attachment, Session
 __all__ = ["NONCE_BYTES", "LegacyTalk", "PlainTalk", "StreamTalk", "Talk", "Turned"]
 
 #: Written before the transport is asked whether it keeps up.
-BATCH_BYTES: Final = 256 * 1024
+BATCH_BYTES: Final = 1024 * 1024
+#: Short entries of a stream share frames of up to so many bytes.
+FRAME_BYTES: Final = 256 * 1024
 _CLIENT_FRAMES: Final = frozenset({FrameType.CLIENT_DATA, FrameType.CHUNK})
 
 
@@ -71,7 +74,7 @@ class Talk(ABC):
         """A pong came."""
 
     @abstractmethod
-    def output(self) -> list[bytes]:
+    def output(self) -> list[Buffer]:
         """Whole frames to write now, about BATCH_BYTES; empty when there is nothing."""
 
     @abstractmethod
@@ -106,7 +109,7 @@ class StreamTalk(Talk):
         super().__init__(hub, session, may_execute=may_execute)
         self._stream = hub.stream_of(session)
         self._attached = False
-        self._first: list[bytes] = []
+        self._first: list[Buffer] = []
         self._unacked = False
 
     def begin(self, attachment: Attachment) -> None:
@@ -138,14 +141,15 @@ class StreamTalk(Talk):
     def pong(self, payload: bytes) -> None:
         """Only liveness: this client acknowledges."""
 
-    def output(self) -> list[bytes]:
+    def output(self) -> list[Buffer]:
         if not self._attached:
             return []
         parts, self._first = self._first, []
         size = 0
         while size < BATCH_BYTES and (frame := self._next_frame()) is not None:
-            parts += (frame_head(Opcode.BINARY, len(frame)), frame)
-            size += len(frame)
+            length = sum(map(len, frame))
+            parts += (frame_head(Opcode.BINARY, length), *frame)
+            size += length
         return parts
 
     def ended(self) -> list[bytes] | None:
@@ -185,14 +189,14 @@ class StreamTalk(Talk):
         self.hub.attached(self.session, attachment, new=new)
         return None
 
-    def _next_frame(self) -> bytes | None:
+    def _next_frame(self) -> list[Buffer] | None:
         while True:
             sent = self._stream.sent
             loss = self.hub.journal.index.loss_for(self.session.session_id, sent)
             if loss is not None:
                 self.hub.show_loss(self.session, loss)
             try:
-                return self._stream.next_frame(BATCH_BYTES)
+                return self._stream.next_parts(FRAME_BYTES)
             except KeyError:
                 continue  # the disk lost it just now; the loss is in the index already
 
@@ -225,8 +229,8 @@ class PlainTalk(Talk):
         if proven is not None:
             self.hub.acknowledged(self.session, proven)
 
-    def output(self) -> list[bytes]:
-        parts: list[bytes] = []
+    def output(self) -> list[Buffer]:
+        parts: list[Buffer] = []
         size = 0
         while size < BATCH_BYTES and (data := self._next_entry()) is not None:
             self._write(parts, data)
@@ -242,10 +246,11 @@ class PlainTalk(Talk):
     def farewell(self, bye: Bye) -> list[bytes]:
         return []  # the close code is all that this client understands
 
-    def _write(self, parts: list[bytes], data: bytes) -> None:
-        parts += (frame_head(Opcode.BINARY, len(data)), data)
+    def _write(self, parts: list[Buffer], data: bytes | Pieces) -> None:
+        payload = data.parts if isinstance(data, Pieces) else (data,)
+        parts += (frame_head(Opcode.BINARY, len(data)), *payload)
 
-    def _next_entry(self) -> bytes | None:
+    def _next_entry(self) -> bytes | Pieces | None:
         while True:
             try:
                 entry = self._stream.next_entry()
@@ -268,8 +273,8 @@ class LegacyTalk(PlainTalk):
         self._require_execute()
         self._accept(decode_legacy(data), len(data))
 
-    def _write(self, parts: list[bytes], data: bytes) -> None:
-        encoded = encode_legacy(decode_v1(data))
+    def _write(self, parts: list[Buffer], data: bytes | Pieces) -> None:
+        encoded = encode_legacy(decode_v1(bytes(data)))
         if isinstance(encoded, str):
             text = encoded.encode()
             parts += (frame_head(Opcode.TEXT, len(text)), text)

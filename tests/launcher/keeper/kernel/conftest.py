@@ -100,7 +100,7 @@ class Recorder(KernelListener):
     def check_wire_forms(self) -> None:
         for said in self.said:
             if said[0] in ("published", "answered"):
-                assert decode_v1(said[-2]) == said[-1]
+                assert decode_v1(bytes(said[-2])) == said[-1]
 
 
 def make_request(

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from holdfast_launcher.keeper.log.journal import REASON_DISK, REASON_FULL, Journal
 from holdfast_launcher.keeper.log.segments import Segments
+from holdfast_protocol.pieces import Pieces
 
 KIB = 1024
 
@@ -56,7 +57,12 @@ def test_a_long_entry_is_read_in_pieces_from_disk(tmp_path: Path) -> None:
     seq = journal.append(data)
     assert journal.memory_size == 0, "it is longer than memory may hold"
     assert (
-        b"".join(journal.read_part(seq, at, 100_000) for at in range(0, len(data), 100_000)) == data
+        b"".join(
+            part
+            for at in range(0, len(data), 100_000)
+            for part in journal.read_part(seq, at, 100_000)
+        )
+        == data
     )
 
 
@@ -222,3 +228,29 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournalMachine = JournalMachine.TestCase
 TestJournalMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_message_in_pieces_is_read_back_from_memory_and_from_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, memory_bytes=256 * KIB, disk_bytes=4096 * KIB)
+    journal.index.add_session("s", 0)
+    parts = [b"head", bytes(range(256)) * 1000, b"", memoryview(b"tail" * 10_000)]
+    whole = b"".join(parts)
+    for _ in range(4):
+        journal.append(Pieces(parts))
+        journal.append(b"short")
+    assert journal.disk_size > 0
+    for seq in (1, 3, 5, 7):
+        assert bytes(journal.read(seq)) == whole
+        assert b"".join(journal.read_part(seq, 3, 300_000)) == whole[3:300_003]
+        assert journal.read(seq + 1) == b"short"
+    assert journal.index.size == 4 * (len(whole) + 5)
+    journal.close()
+
+
+def test_more_buffers_than_one_call_takes_are_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, memory_bytes=64 * KIB, disk_bytes=65536 * KIB)
+    parts = [bytes([number % 256]) * 16 * KIB for number in range(1500)]
+    journal.append(Pieces(parts))
+    assert journal.memory_size == 0
+    assert journal.read(1) == b"".join(parts)
+    journal.close()
