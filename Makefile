@@ -30,7 +30,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras bench-quick promises lab-tests frontend-tests labextension labextension-test system-deps lock wheel clean
+.PHONY: help run demo tutorial test lint types imports extras bench-quick promises lab-tests frontend-tests labextension labextension-test system-deps lock wheel clean models
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -117,6 +117,10 @@ labextension-test: $(DEV_STAMP) $(LABEXTENSION)/node_modules/.holdfast ## its lo
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
 	  $(BIN)/python -m pytest -m long tests/labextension $(ARGS)
+
+models: $(DEV_STAMP) ## spin over the Promela models beside the protocol, and planted bugs
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -s -m long tests/models $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \
