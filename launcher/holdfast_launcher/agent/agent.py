@@ -29,6 +29,7 @@ from holdfast_launcher.agent.background import Background, Locks
 from holdfast_launcher.agent.endings import Endings
 from holdfast_launcher.agent.incarnation import Answer, Incarnation, Phase, decide_put
 from holdfast_launcher.agent.keeper_client import KeeperClient
+from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.agent.launching import LaunchPlan, StartOrder, check_may_start, plan_launch
 from holdfast_launcher.agent.succession import launch_keeper
 from holdfast_launcher.agent.takeover import TRY_AGAIN, Takeover
@@ -92,6 +93,7 @@ class Agent:
             client=self._client,
             fences=self._fences,
             kernels=self._kernels,
+            words=LastWords(config.kernels),
             on_change=on_change,
         )
         self._takeover = Takeover(

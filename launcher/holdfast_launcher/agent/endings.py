@@ -16,6 +16,7 @@ import structlog
 
 from holdfast_launcher.agent.incarnation import Incarnation, Phase
 from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, KeeperStranger
+from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.engines.contract import Engine
 from holdfast_launcher.errors import NotReady, StaleToken
 from holdfast_launcher.fences import FenceBook
@@ -41,8 +42,10 @@ class Endings:
         client: KeeperClient,
         fences: FenceBook,
         kernels: dict[str, Incarnation],
+        words: LastWords,
         on_change: Callable[[], None],
     ) -> None:
+        self._words = words
         self._engine = engine
         self._client = client
         self._fences = fences
@@ -55,6 +58,8 @@ class Endings:
     async def end(self, kernel: Incarnation, fence: Token) -> None:
         """End keeper and kernel and forget them. Raises StaleToken, NotReady."""
         kernel.ending = True
+        # Before it is ended: of one that died, somebody will ask why.
+        died = not kernel.alive or kernel.activity.read().execution_state == "dead"
         try:
             if kernel.keeper is None and kernel.phase is Phase.STARTING:
                 await self._end_stray(kernel)
@@ -64,17 +69,19 @@ class Endings:
                 kernel.keeper.kill()
                 if not await kernel.keeper.wait_gone(timeout=_FORCED):
                     raise NotReady("the keeper does not end", reason="not_gone")
-            await self.remove(kernel)
+            await self.remove(kernel, keep_words=died)
         finally:
             kernel.ending = False
 
-    async def remove(self, kernel: Incarnation) -> None:
+    async def remove(self, kernel: Incarnation, *, keep_words: bool = False) -> None:
         """Prove that nothing of it runs, then forget it and its files. Raises NotReady."""
         if not await self._engine.end_kernel(kernel.directory, mark=kernel.mark, timeout=_FORCED):
             raise NotReady("processes of the kernel do not end", reason="not_gone")
         if kernel.keeper is not None:
             kernel.keeper.release()
         kernel.phase = Phase.DEAD
+        if keep_words:
+            await asyncio.to_thread(self._words.keep, kernel.directory)
         await asyncio.to_thread(remove_directory, kernel.directory)
         if self._kernels.get(kernel.kernel_id) is kernel:
             del self._kernels[kernel.kernel_id]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from holdfast_launcher.engines.zygote import LOG_FILE
 from holdfast_launcher.statefiles import make_private_directory, read_json, write_json
 
 #: Where a keeper leaves its kernel's output, below the kernel's directory.
-KERNEL_OUTPUT = Path("kernel") / "output.log"
+KERNEL_OUTPUT = ("kernel", "output.log")
+_KEEPER_OUTPUT = (LOG_FILE,)
 #: Bytes that are read of one file.
 _READ = 128 * 1024
 #: Bytes of one file, seconds and kernels for which last words are kept.
@@ -74,23 +76,31 @@ class LastWords:
 
 def _read_both(directory: Path, size: int) -> dict[str, str]:
     return {
-        "kernel": _tail(directory / KERNEL_OUTPUT, size),
-        "keeper": _tail(directory / LOG_FILE, size),
+        "kernel": _tail(directory, KERNEL_OUTPUT, size),
+        "keeper": _tail(directory, _KEEPER_OUTPUT, size),
     }
 
 
-def _tail(path: Path, size: int) -> str:
-    """The end of a file, from the beginning of a line; empty when there is no such file."""
-    try:
-        # No link is followed: the directory is private, but a user's kernel writes in it.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    with os.fdopen(fd, "rb") as file:
-        end = os.fstat(fd).st_size
-        file.seek(max(0, end - size))
-        data = file.read(size)
-    if end > size:
+def _tail(directory: Path, names: tuple[str, ...], size: int) -> str:
+    """The end of a file, from the beginning of a line; empty when there is no such file.
+
+    No link is followed and no pipe is waited for: a user's kernel writes in there.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with contextlib.ExitStack() as opened:
+        try:
+            fd = os.open(directory, flags | os.O_DIRECTORY)
+            opened.callback(os.close, fd)
+            for name in names:
+                fd = os.open(name, flags, dir_fd=fd)
+                opened.callback(os.close, fd)
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                return ""
+            data = os.pread(fd, size, max(0, info.st_size - size))
+        except OSError:
+            return ""
+    if info.st_size > size:
         data = data.partition(b"\n")[2] or data
     return data.decode("utf-8", "replace")
 

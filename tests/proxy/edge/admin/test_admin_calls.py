@@ -49,7 +49,11 @@ async def served(
 
 
 async def ask(
-    server: EdgeServer, http: aiohttp.ClientSession, path: str, token: str = "t", **more: str
+    server: EdgeServer,
+    http: aiohttp.ClientSession,
+    path: str,
+    token: str = "t",  # noqa: S107 (no secret)
+    **more: str,
 ) -> tuple[int, dict[str, Any]]:
     url = f"{server.url}holdfast/v1/{path}"
     async with http.get(url, headers=bearer(token, **more)) as answer:
