@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from jsonschema import ValidationError
 from jupyter_server.gateway.connections import GatewayWebSocketConnection
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
@@ -18,40 +19,16 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from holdfast_client_shim.server import extension
 from holdfast_client_shim.server.client import HoldfastGatewayClient
 from holdfast_client_shim.server.connection import HoldfastWebSocketConnection
+from holdfast_client_shim.server.events import SCHEMA_ID
 from holdfast_client_shim.server.kernelspecs import HoldfastKernelSpecManager
 from holdfast_client_shim.server.managers import (
     HoldfastKernelManager,
     HoldfastMappingKernelManager,
 )
+from holdfast_client_shim.stream.board import as_event
+from holdfast_client_shim.stream.status import Resumption, StreamState, StreamStatus
 from support.cluster import clean_env
-
-URL = "http://127.0.0.1:9"
-
-
-@contextmanager
-def server(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *argv: str, urls: str | None = None
-) -> Iterator[ServerApp]:
-    """A ServerApp as initialised, with our extension alone."""
-    for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
-        monkeypatch.setenv(f"JUPYTER_{name}", str(folder / name))
-    for name in ("JUPYTER_GATEWAY_URL", "HOLDFAST_GATEWAY_URLS"):
-        monkeypatch.delenv(name, raising=False)
-    if urls is not None:
-        monkeypatch.setenv("HOLDFAST_GATEWAY_URLS", urls)
-    monkeypatch.setenv("JUPYTER_NO_CONFIG", "1")
-    app = ServerApp(jpserver_extensions={"holdfast_client_shim": True})
-    try:
-        app.initialize(
-            ["--allow-root", f"--ServerApp.root_dir={folder}", *argv],
-            find_extensions=False,
-            new_httpserver=False,
-        )
-        yield app
-    finally:
-        ServerApp.clear_instance()
-        GatewayClient.clear_instance()
-        HoldfastGatewayClient.clear_instance()
+from support.server_app import URL, server
 
 
 def test_gateway_url_is_all_it_takes(
@@ -175,3 +152,48 @@ def test_environment_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert env["KERNEL_ID"] != other["KERNEL_ID"]
     assert (env["KERNEL_WORKING_DIR"], env["KERNEL_X"]) == ("/w", "1")
     assert "SECRET" not in env
+
+
+def test_each_dial_and_each_call_has_a_fresh_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewer = "--GatewayClient.gateway_token_renewer_class=support.token_renewer.CountingRenewer"
+    options = [renewer, "--GatewayClient.auth_token=first"]
+    with server(tmp_path, monkeypatch, f"--gateway-url={URL}", *options) as app:
+        client = app.gateway_config
+        dials = [
+            client._target(client.pool.preferred, "k", "s").headers["Authorization"]
+            for _ in range(2)
+        ]
+        call = client.load_connection_args(headers={})["headers"]["Authorization"]
+        assert len({*dials, call}) == 3, "none is used twice"
+        assert all(value.startswith("token first-") for value in [*dials, call])
+
+
+def test_the_event_schema_is_one_that_jupyter_events_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every status that we can make validates against it."""
+    with server(tmp_path, monkeypatch, f"--gateway-url={URL}") as app:
+        schemas = app.event_logger.schemas
+        assert str(schemas.get(SCHEMA_ID).version) == "1"
+        for state in StreamState:
+            for resumed in (None, Resumption(0.1, 14, 0)):
+                status = StreamStatus(state, 1.0, "why", URL, resumed)
+                event = as_event(("k", "s"), status, now=2.0, wall=datetime.now(UTC))
+                schemas.validate_event(SCHEMA_ID, event)
+        with pytest.raises(ValidationError):
+            schemas.validate_event(SCHEMA_ID, {**event, "state": "well"})
+
+
+def test_a_session_brings_no_kernel_id_of_the_servers_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jupyter_server gives a session's kernel the server's whole environment."""
+    monkeypatch.setenv("KERNEL_ID", "that of the kernel this server runs in")
+    with server(tmp_path, monkeypatch, f"--gateway-url={URL}"):
+        environment = HoldfastKernelManager._environment
+        ids = {environment({"env": dict(os.environ)})["KERNEL_ID"] for _ in range(2)}
+        assert len(ids - {os.environ["KERNEL_ID"]}) == 2
+        assert environment({"env": {"KERNEL_ID": "chosen"}})["KERNEL_ID"] == "chosen"
+        assert environment({"kernel_id": "named"})["KERNEL_ID"] == "named"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -37,11 +39,11 @@ class Server:
     def log(self) -> str:
         return self.process.log.read_text()
 
-    async def rest(self, method: str, path: str) -> tuple[int, str]:
+    async def rest(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         headers = {"Authorization": f"token {self.token}"}
         async with (
             aiohttp.ClientSession(headers=headers) as http,
-            http.request(method, self.url + path) as response,
+            http.request(method, self.url + path, json=body) as response,
         ):
             return response.status, await response.text()
 
@@ -63,12 +65,17 @@ async def eventually(condition: Callable[[], bool], seconds: float, what: str) -
         await asyncio.sleep(0.02)
 
 
+#: Extensions of other packages, whose imports would take most of a server's start.
+_OTHERS = ("jupyterlab", "jupyter_lsp", "jupyter_server_terminals", "notebook_shim")
+
+
 def command_for(url: str, token: str, root: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "jupyter_server", "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={url.rsplit(':', 1)[1]}", "--ServerApp.port_retries=0",
         "--no-browser", "--allow-root", f"--ServerApp.root_dir={root}",
-        f"--IdentityProvider.token={token}", *more,
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.jpserver_extensions={ {name: False for name in _OTHERS}!r}", *more,
     ]  # fmt: skip
 
 
@@ -256,6 +263,82 @@ async def test_stopping_the_server_ends_no_kernel(tmp_path: Path) -> None:
             assert book.kernel_id in server.kernels
             assert all(gateway.count("DELETE", book.kernel_id) == 0 for gateway in gateways)
             assert f"these kernels stay: {book.kernel_id}" in server.log()
+    finally:
+        for gateway in gateways:
+            await gateway.kill()
+
+
+async def subscribed(server: Server, statuses: list[dict[str, Any]]) -> None:
+    """What a front end listens to, until it is cancelled."""
+    headers = {"Authorization": f"token {server.token}"}
+    url = f"{server.url}/api/events/subscribe"
+    async with aiohttp.ClientSession(headers=headers) as http, http.ws_connect(url) as socket:
+        async for frame in socket:
+            event = json.loads(frame.data)
+            if event["schema_id"] == "urn:holdfast:kernel-stream:v1":
+                statuses.append(event)
+
+
+async def test_the_status_goes_out_as_an_event_and_can_be_asked(server: Server) -> None:
+    statuses: list[dict[str, Any]] = []
+    listener = asyncio.ensure_future(subscribed(server, statuses))
+    try:
+        async with notebook(server.url, server.token) as book:
+            await book.run("print 3")
+            await eventually(lambda: bool(statuses), 10, "an event")
+            status, text = await server.rest("GET", "/api/holdfast/streams")
+            document = json.loads(text)
+            assert (status, document["active"], document["problems"]) == (200, True, [])
+            assert document["version"]
+            assert set(document["gateways"]) >= {gateway.url for gateway in server.gateways}
+            (stream,) = [s for s in document["streams"] if s["kernel_id"] == book.kernel_id]
+            assert (stream["state"], stream["resumed"]) == ("connected", None)
+            assert stream["session_id"] == book.session_id
+            first = carrying(server.gateways)
+            assert stream["gateway"] == first.url
+            await first.kill()
+            await eventually(lambda: any(s["resumed"] for s in statuses), 10, "the break's end")
+            event = next(s for s in statuses if s["resumed"])
+            assert (event["state"], event["kernel_id"]) == ("connected", book.kernel_id)
+            assert event["resumed"]["lost"] == 0
+            assert event["resumed"]["seconds"] < 5
+            assert set(event) == {"schema_id", *stream}
+    finally:
+        listener.cancel()
+    async with aiohttp.ClientSession() as http:
+        url = f"{server.url}/api/holdfast/streams"
+        async with http.get(url) as response:
+            assert response.status == 403, "not without the server's token"
+
+
+async def test_killed_in_mid_cell_and_restarted_on_the_same_port(tmp_path: Path) -> None:
+    """The notebook server itself. The keeper and its gateways live on."""
+    gateways = await two_gateways()
+    try:
+        async with jupyter(tmp_path, gateways) as server:
+            body = {"path": "a.ipynb", "name": "", "type": "notebook", "kernel": {"name": "fake"}}
+            status, text = await server.rest("POST", "/api/sessions", body)
+            assert status == 201, text
+            session = json.loads(text)
+            kernel_id = session["kernel"]["id"]
+            async with notebook(server.url, server.token, kernel_id=kernel_id) as book:
+                execution = await book.execute("print 300 0.01")
+                await execution.wait_text("40\n")
+                await asyncio.to_thread(server.process.kill)
+                server.process.start()
+                await server.wait_up()
+                listed = json.loads((await server.rest("GET", "/api/sessions"))[1])
+                assert [(s["id"], s["path"], s["kernel"]["id"]) for s in listed] == [
+                    (session["id"], "a.ipynb", kernel_id)
+                ]
+                await book.closed.wait()
+                await book.connect()
+                await execution.wait_done()
+                lines = execution.text.split()
+                assert sorted(set(lines), key=int) == numbers(300).split(), "complete"
+                assert len(lines) - 300 <= 100, "doubles only inside the last unproven batch"
+                assert (await book.run("print 2")).text == numbers(2)
+            assert server.kernels[kernel_id].executed == ["print 300 0.01", "print 2"]
     finally:
         for gateway in gateways:
             await gateway.kill()

@@ -25,7 +25,8 @@ from support.notebook import Execution, Notebook, notebook
 from support.printer import PrinterCell
 from support.processes import wait_until
 
-pytestmark = pytest.mark.e2e
+#: A server's start takes seconds, and each test has one or more: `make promises`.
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 TRIES = int(os.environ.get("HOLDFAST_TRIES", "1"))
 INTERVAL = 0.01

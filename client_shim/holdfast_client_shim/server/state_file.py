@@ -53,15 +53,16 @@ class StateFile:
         return f"<StateFile {self.path} {'released' if self._lock is None else 'owned'}>"
 
     @classmethod
-    def own(cls, path: Path, log: Logger, *, patience: float = HANDOVER) -> StateFile:
-        """Become the owner. Raises Refused when another process is, or the folder will not do."""
+    def own(cls, path: Path, log: Logger, *, patience: float | None = None) -> StateFile:
+        """Become the owner. Raises Refused when another process is and stays so for ``patience``
+        seconds (None: HANDOVER), or when the folder will not do."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             lock = os.open(path.with_suffix(".lock"), flags, 0o600)
         except OSError as error:
             raise Refused(f"{path.parent} cannot be used: {error}") from error
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + (HANDOVER if patience is None else patience)
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
