@@ -80,10 +80,9 @@ def lab_address(process: ManagedProcess) -> str | None:
 async def test_first_steps(tmp_path: Path, machines: list[Machine]) -> None:
     need_command("git", package="git")
     began = time.monotonic()
-    # The ports of `make run` are the only thing that another user of this machine may have.
-    person = Machine(
-        tmp_path / "home", env=base_env(tmp_path, ARGS="--port 0"), change=with_our_path
-    )
+    # Others on this machine may have the default ports.
+    env = base_env(tmp_path, ARGS="--port 0")
+    person = Machine(tmp_path / "home", env=env, change=with_our_path)
     machines.append(person)
     todo = iter(blocks(TUTORIAL / "first-steps.md"))
 

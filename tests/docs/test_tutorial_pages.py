@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast_proxy.cli.demo import command
+from holdfast_proxy.cli.demo.command import demo
 from support.tutorial.page import Block, blocks
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
@@ -49,4 +51,20 @@ def test_every_page_can_be_run_and_is_listed() -> None:
     contents = (TUTORIAL / "README.md").read_text()
     for name in pages:
         assert f"({name})" in contents
-        assert len(blocks(TUTORIAL / name)) > 5
+        blocks(TUTORIAL / name)
+
+
+def test_what_the_tests_follow_is_there() -> None:
+    assert len(blocks(TUTORIAL / "first-steps.md")) > 8
+    assert {name for block in blocks(TUTORIAL / "own-cluster.md") for name in block.machines} == {
+        "node-1", "node-2", "node-3",
+    }  # fmt: skip
+    assert not blocks(TUTORIAL / "demo.md"), "nobody runs them there"
+
+
+def test_every_option_and_exit_code_of_the_demo_is_documented() -> None:
+    text = (TUTORIAL / "demo.md").read_text()
+    for parameter in demo.params:
+        assert f"`{parameter.opts[0]}" in text, parameter.opts
+    for code in (command.OK, command.LOST, command.CANNOT_START, command.STOPPED, 2):
+        assert f"\n| {code} | " in text

@@ -145,7 +145,7 @@ def verdict_table(columns: Sequence[Column]) -> Table:
 
 def _rows(column: Column) -> dict[str, str]:
     verdict = column.verdict
-    replies = verdict.cells - len(verdict.no_reply)
+    replies = verdict.cells - len(verdict.no_reply) - verdict.unfinished
     steps = "not asked" if verdict.steps is None else f"{verdict.steps:,}"
     return {
         "cells that ran exactly once": f"{verdict.ran_once} of {verdict.cells}",
@@ -192,6 +192,7 @@ def to_json(column: Column) -> dict[str, Any]:
         "ok": verdict.ok,
         "complaints": list(verdict.complaints),
         "cells": verdict.cells,
+        "unfinished": verdict.unfinished,
         "ran_once": verdict.ran_once,
         "ran_twice": list(verdict.ran_twice),
         "not_run": list(verdict.not_run),

@@ -28,8 +28,8 @@ from .site import SERVER, Roster, Site, isolated, server_argv
 PACKAGE, TESTED = "jupyter_kernel_gateway", "3.0.1"
 _NAME = "kernel-gateway"
 _GRACE = 2.0
-#: The shim enables itself by a file beside the interpreter; only the command line overrules that.
-_WITHOUT_SHIM = "--ServerApp.jpserver_extensions={'holdfast_client_shim': False}"
+#: Enables itself by a file beside the interpreter, so it must be named.
+_SHIM = "holdfast_client_shim"
 
 
 def is_installed() -> bool:
@@ -115,9 +115,8 @@ class KernelGatewaySite(Site):
         return self._spec(_NAME, argv, {**env, "KG_AUTH_TOKEN": self._token}, _Listed(self))
 
     def _server_spec(self, env: Mapping[str, str]) -> ChildSpec:
-        argv = (
-            *server_argv(root=self._root, port=self._port, gateway_url=self.members[_NAME]),
-            _WITHOUT_SHIM,
+        argv = server_argv(
+            root=self._root, port=self._port, gateway_url=self.members[_NAME], without=[_SHIM]
         )
         secrets = {
             "JUPYTER_GATEWAY_AUTH_TOKEN": self._token,

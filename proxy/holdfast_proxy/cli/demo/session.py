@@ -101,6 +101,7 @@ def _tidy(folder: Path) -> None:
     """Remove what the processes kept, secrets among it; leave the notebooks."""
     for part in folder.iterdir():
         shutil.rmtree(part / "state", ignore_errors=True)
+        shutil.rmtree(part / "notebooks" / ".ipynb_checkpoints", ignore_errors=True)
         if not any((part / "notebooks").glob("*.ipynb")):
             shutil.rmtree(part, ignore_errors=True)
     if not any(folder.iterdir()):

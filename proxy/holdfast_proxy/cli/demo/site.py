@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from ..up.tree import Tree
 
 #: Name of the notebook server's child in either site, as `holdfast up` calls it.
 SERVER = "lab"
+_UNSEEN = ("jupyterlab", "jupyter_lsp", "notebook_shim", "jupyter_server_terminals")
 _ANSWER = aiohttp.ClientTimeout(total=0.5)
 
 
@@ -129,12 +130,20 @@ def connected(pid: int, members: Mapping[str, str]) -> frozenset[str]:
     )
 
 
-def server_argv(*, root: Path, port: int, gateway_url: str) -> tuple[str, ...]:
-    """A stock Jupyter Server with ``--gateway-url``, as anybody would start it."""
+def server_argv(
+    *, root: Path, port: int, gateway_url: str, without: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """A stock Jupyter Server with ``--gateway-url``, as anybody would start it.
+
+    Not loaded: JupyterLab's own extensions, which nobody looks at here and which take seconds,
+    and those named in ``without``. The command line overrules the files that enable them.
+    """
+    off = dict.fromkeys((*_UNSEEN, *without), False)
     argv = (
         sys.executable, "-m", "jupyter_server", "--no-browser", f"--gateway-url={gateway_url}",
         f"--ServerApp.ip={LOOPBACK}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
         "--ServerApp.base_url=/", f"--ServerApp.root_dir={root}",
+        f"--ServerApp.jpserver_extensions={off}",
     )  # fmt: skip
     return (*argv, "--allow-root") if os.geteuid() == 0 else argv
 

@@ -55,9 +55,11 @@ class Spell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The counts. ``failovers`` are seconds, one for each kill; infinite: it never went on."""
+    """The counts. ``unfinished``: cells that were cut. ``failovers`` are seconds, one for each
+    kill; infinite: the cell never went on."""
 
     cells: int
+    unfinished: int
     ran_once: int
     ran_twice: tuple[int, ...]
     not_run: tuple[int, ...]
@@ -144,6 +146,7 @@ def judge(
     counted = [_lines(cell) for cell in cells]
     return Verdict(
         cells=len(cells),
+        unfinished=len(cells) - len(whole),
         ran_once=known.count(1),
         ran_twice=tuple(cell.number for cell in cells if runs.get(cell.number, 0) > 1),
         not_run=tuple(cell.number for cell in whole if not runs.get(cell.number, 0)),

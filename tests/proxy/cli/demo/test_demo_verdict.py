@@ -126,6 +126,7 @@ def test_a_stopped_run_owes_only_what_precedes_its_last_line(run: Run) -> None:
     verdict = run.verdict()
     assert verdict.ok
     assert (verdict.expected, verdict.received) == (10, 10)
+    assert (verdict.cells, verdict.unfinished) == (3, 1)
     del run.streams[3][0]
     assert run.verdict().complaints == ("1 line never came",)
 
