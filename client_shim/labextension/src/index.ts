@@ -5,9 +5,12 @@
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ConnectionLost, IConnectionLost } from '@jupyterlab/application';
 import { Notification } from '@jupyterlab/apputils';
+import { ServerConnection } from '@jupyterlab/services';
 import { IStatusBar } from '@jupyterlab/statusbar';
 
+import { Absence } from './connection';
 import type { Toast } from './failover';
 import { FrontKernel } from './front';
 import { Monitor } from './monitor';
@@ -39,7 +42,7 @@ const sink: Sink = {
     })
 };
 
-function activate(app: JupyterFrontEnd, statusBar: IStatusBar | null): void {
+function activate(app: JupyterFrontEnd, statusBar: IStatusBar | null): IConnectionLost {
   const { serviceManager, shell } = app;
   const front = new FrontKernel(shell);
   const toaster = new Toaster(sink, schedule);
@@ -47,9 +50,18 @@ function activate(app: JupyterFrontEnd, statusBar: IStatusBar | null): void {
   const monitor = new Monitor({
     ask: () => askStreams(serviceManager.serverSettings),
     schedule,
-    changed: () => status?.refresh(),
+    changed: () => {
+      if (monitor.phase === 'answering') {
+        absence.over();
+      }
+      status?.refresh();
+    },
     failover: failover => toaster.tell(failover),
     past: failover => toaster.remember(failover)
+  });
+  const absence = new Absence({
+    held: () => monitor.held,
+    toast: message => Notification.emit(message, 'warning', { autoClose: SHORT })
   });
   if (statusBar !== null) {
     const shown = (status = new Status(front, monitor, toaster));
@@ -71,6 +83,12 @@ function activate(app: JupyterFrontEnd, statusBar: IStatusBar | null): void {
   });
   askOnHints(app, front, monitor);
   void app.restored.then(() => front.look());
+  return async (manager, error, translator) => {
+    const unanswered = error instanceof ServerConnection.NetworkError;
+    if (!absence.lost(unanswered)) {
+      await ConnectionLost(manager, error, translator);
+    }
+  };
 }
 
 /** Ask again when something hints that the way to the notebook server broke or came back. */
@@ -95,11 +113,13 @@ function askOnHints(app: JupyterFrontEnd, front: FrontKernel, monitor: Monitor):
   ask();
 }
 
-const plugin: JupyterFrontEndPlugin<void> = {
+const plugin: JupyterFrontEndPlugin<IConnectionLost> = {
   id: 'holdfast-status:plugin',
   description: "Shows in the status bar whether Holdfast's gateway holds, and tells of failovers.",
   autoStart: true,
   optional: [IStatusBar],
+  // In the place of JupyterLab's dialog; see connection.ts.
+  provides: IConnectionLost,
   activate
 };
 

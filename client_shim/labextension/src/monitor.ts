@@ -55,6 +55,11 @@ export class Monitor {
     return this._phase;
   }
 
+  /** The shim was active when the notebook server last answered. */
+  get held(): boolean {
+    return this.hadAnswer;
+  }
+
   /** All gateways that the shim knows. */
   get gateways(): readonly string[] {
     return this._gateways;

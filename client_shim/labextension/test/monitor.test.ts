@@ -222,3 +222,14 @@ test('a stream that an answer lacks is forgotten', async () => {
   await stage.asked(snapshot(stream('connected')));
   assert.equal(stage.monitor.find('k2', 's1'), null);
 });
+
+test('held by Holdfast is what the last answer said, also while there is none', async () => {
+  const stage = new Stage();
+  assert.equal(stage.monitor.held, false);
+  await stage.asked(snapshot(stream('connected')));
+  assert.equal(stage.monitor.held, true);
+  await stage.asked('silent');
+  assert.equal(stage.monitor.held, true);
+  await stage.asked('absent');
+  assert.equal(stage.monitor.held, false);
+});
