@@ -33,7 +33,7 @@ from holdfast_protocol.frames import ByeReason
 from .activity import StateWriter
 from .config import KeeperConfig
 from .fence import Fence
-from .log.journal import Journal
+from .log.journal import Journal, Settling
 from .log.quota import NodeQuota
 from .ports import KernelHost, KernelListener, KernelStartFailed
 from .serve.connection import Connection
@@ -235,8 +235,11 @@ class _Keeper:
         asyncio.get_running_loop().call_later(delay, self._settle)
 
     def _settle(self) -> None:
-        if not self._stop.is_set() and not self._hub.journal.settle():
-            self._settle_later(_SETTLE_PAUSE)
+        if self._stop.is_set():
+            return
+        settling = self._hub.journal.settle()
+        if settling is not Settling.DONE:
+            self._settle_later(_SETTLE_PAUSE if settling is Settling.MORE else _SETTLE_DELAY)
 
     async def _housekeep(self) -> None:
         while True:

@@ -7,7 +7,8 @@ are stored once, whoever reads them.
 Memory has two limits, because writing fresh file pages is slow (measured: 270 MB/s of CPU time,
 where a reader takes 600 and a kernel gives 2,000): a burst may stay in memory up to
 ``burst_bytes`` for the moment that a reader needs to take it; what is still there when the
-owner calls ``settle`` goes to disk until ``memory_bytes`` are left, a slice at a time.
+owner calls ``settle`` goes to disk until ``memory_bytes`` are left, a slice at a time, unless
+readers are just taking it.
 
 Safety rule: an entry leaves only by ``LogIndex.trim`` (everybody has it) or
 ``LogIndex.drop_oldest`` (which records the loss for everybody who has not). The index drops
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 
 import structlog
@@ -39,9 +41,19 @@ _log = structlog.get_logger(__name__)
 SPILL_BYTES = 1024 * 1024
 #: Moved by one ``settle``: some 15 ms of writing.
 SETTLE_BYTES = 4 * 1024 * 1024
+#: Readers that took at least one in so many bytes of what is left are not disturbed.
+TAKEN_SHARE = 4
 REASON_FULL = "log full"
 REASON_DISK = "the log's disk failed"
 REASON_QUOTA = "node quota"
+
+
+class Settling(Enum):
+    """What ``settle`` found, and so when to call it again."""
+
+    DONE = "memory is within its bound"  # not before ``on_unsettled``
+    LATER = "readers are taking it"  # in a moment
+    MORE = "a slice was moved to disk"  # soon, after others had their turn
 
 
 class Journal:
@@ -70,6 +82,7 @@ class Journal:
         self._on_pressure = on_pressure
         self._on_unsettled = on_unsettled
         self._settled = True
+        self._taken = 0
         self._disk_failed = False
         self._lost = 0
 
@@ -109,7 +122,7 @@ class Journal:
         if self._memory_size > self._burst_limit:
             self._spill(max(0, self._burst_limit - SPILL_BYTES))
         if self._settled and self._memory_size > self._memory_limit:
-            self._settled = False
+            self._settled, self._taken = False, 0
             self._on_unsettled()
         if self._index.size > self._limit:
             self._make_room()
@@ -147,13 +160,20 @@ class Journal:
             self._drop_through(self._segments.end_of(seq), REASON_DISK)
             raise KeyError(seq) from error
 
-    def settle(self) -> bool:
-        """Move one slice of what exceeds ``memory_bytes`` to disk; True when nothing does."""
-        target = max(0, self._memory_limit - SPILL_BYTES)
+    def settle(self) -> Settling:
+        """Move one slice of what exceeds ``memory_bytes`` to disk, if anything does.
+
+        Readers that took a good part since the last call will soon have the rest, and to write
+        it down meanwhile would slow them. A slow reader does not count as one.
+        """
+        taken, self._taken = self._taken, 0
         if self._memory_size > self._memory_limit:
+            if taken * TAKEN_SHARE >= self._memory_size:
+                return Settling.LATER
+            target = max(0, self._memory_limit - SPILL_BYTES)
             self._spill(max(target, self._memory_size - SETTLE_BYTES))
         self._settled = self._memory_size <= self._memory_limit
-        return self._settled
+        return Settling.DONE if self._settled else Settling.MORE
 
     def trim(self) -> None:
         """Let go of what every session has acknowledged."""
@@ -244,5 +264,7 @@ class Journal:
         if self._quota is not None:
             self._quota.note(self._segments.size)
         while self._memory and self._memory_first <= dropped.last:
-            self._memory_size -= len(self._memory.popleft())
+            size = len(self._memory.popleft())
+            self._memory_size -= size
+            self._taken += size
             self._memory_first += 1

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from holdfast_launcher.keeper.log.journal import REASON_DISK, REASON_FULL, Journal
+from holdfast_launcher.keeper.log.journal import REASON_DISK, REASON_FULL, Journal, Settling
 from holdfast_launcher.keeper.log.segments import Segments
 from holdfast_protocol.pieces import Pieces
 
@@ -139,9 +139,9 @@ def test_a_burst_stays_in_memory_until_it_is_settled(tmp_path: Path) -> None:
     for seq in range(1, 13):
         journal.append(body(seq, 1024 * KIB))
     assert (journal.disk_size, told) == (0, [True]), "told once"
-    assert not journal.settle()
+    assert journal.settle() is Settling.MORE
     assert 0 < journal.disk_size < 8 * 1024 * KIB, "a slice"
-    while not journal.settle():
+    while journal.settle() is Settling.MORE:
         pass
     assert journal.memory_size <= 1024 * KIB
     assert read_all(journal, "s", 0) == list(range(1, 13))
@@ -228,6 +228,30 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournalMachine = JournalMachine.TestCase
 TestJournalMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_readers_that_take_a_burst_are_not_disturbed_and_slow_ones_are(tmp_path: Path) -> None:
+    journal = Journal(
+        tmp_path, memory_bytes=64 * KIB, disk_bytes=65536 * KIB, burst_bytes=16384 * KIB
+    )
+    journal.index.add_session("s", 0)
+    for _ in range(160):
+        journal.append(bytes(64 * KIB))
+
+    def take(entries: int) -> None:
+        journal.index.acknowledge("s", journal.index.acknowledged("s") + entries)
+        journal.trim()
+
+    take(40)
+    assert journal.settle() is Settling.LATER
+    assert journal.disk_size == 0
+    take(10)
+    assert journal.settle() is Settling.MORE
+    assert journal.disk_size > 0
+    while journal.settle() is Settling.MORE:
+        take(1)
+    assert journal.memory_size <= 64 * KIB, "a reader that only trickles costs disk"
+    journal.close()
 
 
 def test_a_message_in_pieces_is_read_back_from_memory_and_from_disk(tmp_path: Path) -> None:
