@@ -25,7 +25,7 @@ const LAUNCHERS = "the launchers";
  */
 export function layout({ events, proxies, presence = new Map(), from, to, width, offset = 0 }) {
   const narrow = width < 600;
-  const sizes = narrow ? { left: 10, right: 14, lane: 64, line: 40 } : { left: 132, right: 20, lane: 56, line: 28 };
+  const sizes = narrow ? { left: 10, right: 30, lane: 64, line: 40 } : { left: 132, right: 40, lane: 56, line: 28 };
   const scale = (time) => sizes.left + ((time - from) / (to - from)) * (width - sizes.left - sizes.right);
   const owned = withFormer(events);
   const visible = owned.filter(({ event }) => event.time >= from && event.time <= to);

@@ -160,7 +160,7 @@ function updateLane(node, { y, top, left, right, label, gone, narrow }) {
   setAll(node, { class: gone ? "gone" : null });
   setAll(line, { x1: left, x2: right, y1: y, y2: y });
   setAll(text, narrow ? { x: left, y: top + 14 } : { x: 0, y: y + 4 });
-  const most = narrow ? 40 : 16;
+  const most = narrow ? Math.floor((right - left) / 8) : 16;
   const said = gone ? `${label} (gone)` : label;
   setText(text, said.length > most ? `${said.slice(0, most - 1)}…` : said);
   if (text.dataset.whole !== said) {
