@@ -30,7 +30,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras bench-quick promises lab-tests frontend-tests labextension labextension-test system-deps lock wheel clean models
+.PHONY: help run demo tutorial test lint types imports extras bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -91,6 +91,11 @@ lab-tests: $(DEV_STAMP) ## JupyterLab in a browser while everything below it fai
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) \
 	  $(BIN)/python -m pytest -s -m long tests/lab $(ARGS)
+
+page-tests: $(DEV_STAMP) ## the cluster page in a browser, also while its proxy is killed; screenshots
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -m long tests/proxy/page $(ARGS)
 
 # A front end that is not Python, from npm; without lifecycle scripts (tests/frontends/.npmrc).
 FRONTENDS := tests/frontends
