@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, WebSocket
+from playwright.async_api import BrowserContext, ConsoleMessage, Dialog, Locator, Page, WebSocket
 
 #: Seconds for what takes one or two on an idle machine.
 PATIENCE = 60.0
@@ -69,10 +69,10 @@ class LabPage:
     # What a person does.
 
     async def run(self, *cells: int) -> None:
-        """Shift+Enter in each of these code cells (counted from 0), without waiting for any."""
+        """Ctrl+Enter in each of these code cells (counted from 0), without waiting for any."""
         for number in cells:
             await self._cell(number).locator(".cm-content").click()
-            await self.page.keyboard.press("Shift+Enter")
+            await self.page.keyboard.press("Control+Enter")
 
     async def answer(self, text: str) -> None:
         """Type ``text`` into the box of `input()`, Enter."""
@@ -96,19 +96,19 @@ class LabPage:
         await self.page.keyboard.press("Control+s")
         await self._wait_for(f"() => {{ {_PANEL} return !panel.context.model.dirty; }}")
 
-    # What a person sees.
+    # What a person sees. As `textContent`: what is scrolled away has no `innerText`.
 
     async def prompts(self) -> list[str]:
         """`[1]:`, `[*]:` or `[ ]:` beside each code cell."""
         found = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea .jp-InputPrompt")
-        return [text.strip() for text in await found.all_inner_texts()]
+        return [text.strip() for text in await found.all_text_contents()]
 
     async def wait_ran(self, *cells: int, seconds: float = PATIENCE) -> None:
         """Wait until each of these cells has a number where `[*]` was."""
         for number in cells:
             prompt = self._cell(number).locator(".jp-InputArea .jp-InputPrompt")
             await self.page.wait_for_function(
-                "([node]) => /\\[\\d+\\]/.test(node.innerText)",
+                "([node]) => /\\[\\d+\\]/.test(node.textContent)",
                 arg=[await prompt.element_handle()],
                 timeout=seconds * 1000,
             )
@@ -119,7 +119,9 @@ class LabPage:
 
     async def output(self, cell: int) -> str:
         """The text of a cell's outputs, as shown."""
-        return "\n".join(await self._cell(cell).locator(".jp-OutputArea-output").all_inner_texts())
+        return "\n".join(
+            await self._cell(cell).locator(".jp-OutputArea-output").all_text_contents()
+        )
 
     async def wait_output(self, cell: int, text: str, seconds: float = PATIENCE) -> None:
         """Wait until the outputs of ``cell`` show ``text``."""
@@ -133,7 +135,7 @@ class LabPage:
     async def status_text(self) -> str:
         """What the status bar says, items joined by ` | `."""
         items = self.page.locator("#jp-main-statusbar .jp-StatusBar-Item")
-        return " | ".join(text.strip() for text in await items.all_inner_texts() if text.strip())
+        return " | ".join(text.strip() for text in await items.all_text_contents() if text.strip())
 
     async def indicator(self) -> str:
         """The state that the notebook's circle shows: idle, busy, disconnected …"""
@@ -186,8 +188,10 @@ class LabPage:
         if message.type in ("error", "warning"):
             self.console.append(f"{message.type}: {message.text}")
 
-    def _note_alert(self, dialog: Any) -> None:
+    async def _note_alert(self, dialog: Dialog) -> None:
+        """One of the browser itself, which would freeze the page until it is answered."""
         self.alerts.append(dialog.message)
+        await dialog.dismiss()
 
     def _note_websocket(self, websocket: WebSocket) -> None:
         if "/channels" not in websocket.url:

@@ -11,9 +11,11 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from support.cluster import Cluster, JupyterServer
+from support.cluster import Cluster, JupyterServer, http_status
+from support.processes import wait_until
 from support.tcp_line import TcpLine
 
+START_SECONDS = 120.0
 #: JupyterLab's own questions, which no test wants on its screen: news, updates.
 _QUIET = {
     "@jupyterlab/apputils-extension/notification": {
@@ -43,6 +45,17 @@ class LabServer(JupyterServer):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(settings))
         cluster.servers.append(self)
+
+    def start(self, *, gateway: bool = True) -> None:
+        """As the plain server's, but JupyterLab imports more before it answers."""
+        path = "/api/status" if gateway else "/api"
+
+        def answers() -> bool:
+            assert self.process.alive, f"JupyterLab ended:\n{self.process.tail()}"
+            return http_status(f"{self.url}{path}", token=self.token) == 200
+
+        self.process.start()
+        wait_until(answers, seconds=START_SECONDS, what="JupyterLab")
 
     async def open(self) -> None:
         """Start the server and the line to it."""
