@@ -21,6 +21,7 @@ from .site import Site
 
 #: Seconds for a connection and for each read.
 TIMEOUT = 5.0
+_PIECE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,18 @@ def _refusal(response: http.client.HTTPResponse) -> Refused:
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Raises Unreachable when it breaks off. ``readline`` would not: it takes that for the end."""
+    rest = b""
     try:
-        yield from response
+        while piece := response.read(_PIECE):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line + b"\n" for line in lines)
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"the answer broke off: {_why(error)}") from error
+    if response.length:
+        raise Unreachable(f"the answer broke off: {response.length} bytes are missing")
+    if rest:
+        yield rest
 
 
 def _json(data: bytes) -> Any:

@@ -29,7 +29,8 @@ def shorten(ids: Iterable[str], *, at_least: int = SHORTEST) -> dict[str, str]:
     for place, name in enumerate(ordered):
         neighbours = ordered[max(0, place - 1) : place] + ordered[place + 1 : place + 2]
         length = max([at_least - 1, *(_common(name, other) for other in neighbours)]) + 1
-        short[name] = name[:length].rstrip("-")
+        # Not up to a hyphen: a double click and an eye take it for the end of a sentence.
+        short[name] = name[: length + 1] if name[length - 1 : length] == "-" else name[:length]
     return short
 
 
