@@ -245,6 +245,7 @@ class _Keeper:
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
             self._hub.release_idle_sockets(_SOCKET_AGE)
+            self._hub.remember_absent(self._config.session_age)
 
     async def _heed_quota(self) -> None:
         """Also a log that nothing is written to gives way to others that grow."""

@@ -83,23 +83,44 @@ class Acknowledged:
 Event = Accepted | Acknowledged
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is kept of a stream whose client was away for long, besides its place in the log.
+
+    ``accepted`` keeps what the client sends again from reaching the kernel twice; ``furthest``
+    bounds the position that it may claim.
+    """
+
+    client_id: bytes | None
+    accepted: int
+    furthest: int
+
+
 class SessionStream:
     """One session at the keeper. All methods are synchronous and never block."""
 
-    def __init__(self, session_id: str, log: LogReader, *, epoch: bytes) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        log: LogReader,
+        *,
+        epoch: bytes,
+        remembered: Remembered | None = None,
+    ) -> None:
+        known = remembered or Remembered(None, 0, 0)
         self.session_id = session_id
         self.state = KeeperState.DETACHED
-        self.client_id: bytes | None = None
+        self.client_id = known.client_id
         self.attempt = 0
-        self.accepted = 0
+        self.accepted = known.accepted
         self.sent = 0
         self._epoch = epoch
         self._log = log
         self._chunk_offset = 0
-        self._furthest = 0
+        self._furthest = known.furthest
         self._replaced: deque[bytes] = deque(maxlen=_REPLACED_KEPT)
         self._partial: bytearray | None = None
-        self._ack_sent = 0
+        self._ack_sent = known.accepted
         self._ack_bytes = 0
 
     def __repr__(self) -> str:
@@ -113,6 +134,11 @@ class SessionStream:
         """What the client has acknowledged of the log; 0 before its first attach."""
         known = self._log.index.has_session(self.session_id)
         return self._log.index.acknowledged(self.session_id) if known else 0
+
+    @property
+    def remembered(self) -> Remembered:
+        """What another stream needs to go on in its place. Only while detached."""
+        return Remembered(self.client_id, self.accepted, self._furthest)
 
     def attach(self, resume: Resume) -> Attached | Refused:
         """Decide whether this connection is the session's, and from where the stream goes on.
@@ -218,6 +244,9 @@ class SessionStream:
             return _refuse(ByeReason.SUPERSEDED, CloseCode.GONE, "a newer connection is there")
         if resume.epoch != self._epoch:
             return None
+        if resume.seq and not self._log.index.has_session(self.session_id):
+            text = "this session was away for so long that its place was given up"
+            return _refuse(ByeReason.EXPIRED, CloseCode.GONE, text)
         if not self.acknowledged <= resume.seq <= self._furthest:
             text = f"position {resume.seq} is not between {self.acknowledged} and {self._furthest}"
             return _refuse(ByeReason.GONE, CloseCode.POSITION, text)

@@ -157,7 +157,9 @@ class Hub(KernelListener):
 
     def stream_of(self, session: Session) -> SessionStream:
         if session.stream is None:
-            session.stream = SessionStream(session.session_id, self.journal, epoch=self.epoch)
+            session.stream = SessionStream(
+                session.session_id, self.journal, epoch=self.epoch, remembered=session.remembered
+            )
         return session.stream
 
     def plain_of(self, session: Session) -> PlainStream:
@@ -270,6 +272,27 @@ class Hub(KernelListener):
                 known = self.journal.index.has_session(session.session_id)
                 if known:
                     self.journal.index.set_holding(session.session_id, False)
+
+        for name in self.sessions.take_holding():
+            self.journal.index.set_holding(name, False)
+
+    def remember_absent(self, age: float) -> None:
+        """Of sessions absent for ``age`` keep only what they need if they come back."""
+        gone: list[str] = []
+        for session in self.sessions:
+            if session.open or self.sessions.absent_for(session) <= age:
+                continue
+            if not self.journal.index.has_session(session.session_id):
+                self.forget(session)  # its websocket never came about
+                continue
+            if session.plain is not None:
+                session.plain.settle()
+            gone += self.sessions.remember(session)
+        for name in gone:
+            self.requests.forget_session(name)
+            self.journal.index.remove_session(name)
+        if gone:
+            self.journal.trim()
 
     def release_idle_sockets(self, age: float) -> None:
         """Close the kernel sockets of sessions absent for ``age`` with nothing open."""

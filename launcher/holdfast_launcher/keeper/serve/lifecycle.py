@@ -191,11 +191,8 @@ class Lifecycle:
 
     async def _accepted(self, after: list[After]) -> None:
         def arrived() -> bool:
-            for point in after:
-                session = self._hub.sessions.find(point.session_id)
-                if session is None or session.accepted < point.seq:
-                    return False
-            return True
+            accepted = self._hub.sessions.accepted
+            return all(accepted(point.session_id) >= point.seq for point in after)
 
         if not await self._wait_until(arrived, AFTER_TIMEOUT):
             # The message may never come; the call is what the user asked for now.

@@ -89,12 +89,17 @@ class PlainStream:
         index = self._log.index
         index.add_session(self.session_id)
         index.set_holding(self.session_id, True)
-        start = max(self.proven, self._last_restarting)
-        index.acknowledge(self.session_id, start)
+        start = self.settle()
         self._nonce, self.written, self._asked = nonce, start, start
         self._pings.clear()
         self._since_ping = self._bytes_since_ping = 0
         self._once = {seq for seq in self._once if seq > start}
+        return start
+
+    def settle(self) -> int:
+        """Where a next connection starts, made the session's place in the log."""
+        start = max(self.proven, self._last_restarting)
+        self._log.index.acknowledge(self.session_id, start)
         return start
 
     def detach(self) -> None:

@@ -3,18 +3,26 @@
 A session outlives its connections. It has one stream of each kind at most (a shim and a browser
 may come under the same id one after the other; both then share the place in the log) and one
 live connection. No I/O here.
+
+Each page load is a session, and most never come back. One that was away for long is *remembered*:
+its stream's few numbers, and its place in the log's index; of those, the longest remembered ones
+are forgotten beyond a bound.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
-from holdfast_protocol.stream.keeper import SessionStream
+from holdfast_protocol.stream.keeper import Remembered, SessionStream
 
 from .plain import PlainStream
+
+#: Sessions of which only the numbers are kept; about half a kilobyte each.
+MAX_REMEMBERED: Final = 10_000
 
 
 class Attachment(ABC):
@@ -41,6 +49,8 @@ class Session:
         self.session_id = session_id
         self.durable = durable
         self.stream: SessionStream | None = None
+        #: What its stream goes on from.
+        self.remembered: Remembered | None = None
         self.plain: PlainStream | None = None
         self.attachment: Attachment | None = None
         #: When its last connection went (the loop's clock); None while there is one.
@@ -57,7 +67,8 @@ class Session:
     @property
     def accepted(self) -> int:
         """The highest seq that the session's stream client had accepted."""
-        return 0 if self.stream is None else self.stream.accepted
+        known = self.stream or self.remembered
+        return 0 if known is None else known.accepted
 
     def wake(self) -> None:
         if self.attachment is not None:
@@ -70,11 +81,17 @@ class Sessions:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._by_id: dict[str, Session] = {}
+        # the longest remembered first
+        self._remembered: dict[str, Remembered] = {}
+        self._holding: set[str] = set()
         #: Those with a connection: the byte path walks these.
         self.attached: list[Session] = []
 
     def __repr__(self) -> str:
-        return f"<Sessions {len(self._by_id)}, {len(self.attached)} attached>"
+        return (
+            f"<Sessions {len(self._by_id)}, {len(self.attached)} attached, "
+            f"{len(self._remembered)} remembered>"
+        )
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_id.values()))
@@ -86,8 +103,12 @@ class Sessions:
         """The session with this id, and whether it is new."""
         session = self._by_id.get(session_id)
         if session is not None:
+            if session.attachment is None:
+                session.absent_since = self.clock()  # its client is at the door
             return session, False
         session = self._by_id[session_id] = Session(session_id, durable=durable)
+        session.remembered = self._remembered.pop(session_id, None)
+        self._holding.discard(session_id)
         session.absent_since = self.clock()
         return session, True
 
@@ -107,6 +128,30 @@ class Sessions:
         session.absent_since = self.clock()
         self.attached.remove(session)
         return True
+
+    def accepted(self, session_id: str) -> int:
+        """The highest seq accepted of this session; 0 when there is none."""
+        known = self._by_id.get(session_id) or self._remembered.get(session_id)
+        return 0 if known is None else known.accepted
+
+    def remember(self, session: Session) -> list[str]:
+        """Keep only what is needed when it comes back after all; the ids that are forgotten."""
+        name = session.session_id
+        self._by_id.pop(name, None)
+        known = session.stream.remembered if session.stream is not None else session.remembered
+        self._remembered[name] = known or Remembered(None, 0, 0)
+        self._holding.add(name)
+        excess = len(self._remembered) - MAX_REMEMBERED
+        gone = list(self._remembered)[:excess] if excess > 0 else []
+        for old in gone:
+            del self._remembered[old]
+            self._holding.discard(old)
+        return gone
+
+    def take_holding(self) -> set[str]:
+        """The remembered ones that hold the log back; they do not any more."""
+        holding, self._holding = self._holding, set()
+        return holding
 
     def remove(self, session: Session) -> None:
         self._by_id.pop(session.session_id, None)

@@ -15,9 +15,9 @@ from holdfast_launcher.keeper.serve.hub import Hub
 from holdfast_launcher.keeper.serve.notices import Notices
 from holdfast_launcher.keeper.serve.reading import log_lines
 from holdfast_launcher.keeper.serve.sessions import Attachment, Sessions
-from holdfast_launcher.keeper.serve.talk import StreamTalk
-from holdfast_protocol.errors import InvalidState, SendBufferFull, StreamError
-from holdfast_protocol.frames import ClientData, Resume
+from holdfast_launcher.keeper.serve.talk import StreamTalk, Turned
+from holdfast_protocol.errors import CloseCode, InvalidState, SendBufferFull, StreamError
+from holdfast_protocol.frames import ByeReason, ClientData, Resume, decode
 from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
 from support.keeper_clients import execute, input_reply
 
@@ -92,7 +92,7 @@ class Bench:
     def logged(self) -> list[Message]:
         journal = self.hub.journal
         seqs = range(journal.index.floor + 1, journal.index.head + 1)
-        return [decode_v1(journal.read(seq)) for seq in seqs]
+        return [decode_v1(bytes(journal.read(seq))) for seq in seqs]
 
     def said(self, request: Message) -> list[str]:
         """What the log says about a request, in short."""
@@ -224,6 +224,111 @@ def test_absent_sessions_do_not_pile_up_sockets(bench: Bench) -> None:
     assert len(bench.host.sessions) < 50
     bench.hub.attached(bench.hub.session("page 0", durable=True), Wire(), new=True)
     assert "page 0" in bench.host.sessions
+
+
+DAYS = 24 * 3600.0
+
+
+def go_away(bench: Bench, days: float = 8.0) -> None:
+    """Everybody leaves, and the keeper's housekeeping runs when that is long ago."""
+    for session in bench.hub.sessions:
+        if session.attachment is not None:
+            bench.hub.detached(session, session.attachment)
+    bench.now += days * DAYS
+    bench.hub.release_idle_sockets(3600.0)
+    bench.hub.remember_absent(7 * DAYS)
+
+
+def come_back(bench: Bench, *, seq: int, unacked: int, client: int = 2) -> Turned | None:
+    bench.session = bench.hub.session("s", durable=True)
+    bench.talk = StreamTalk(bench.hub, bench.session, may_execute=True)
+    client_id = bytes(15) + bytes([client])
+    resume = Resume(client_id, 9, bench.hub.epoch, seq, 0, unacked)
+    return bench.talk.binary(resume.encode(), bench.wire)
+
+
+def test_who_comes_back_after_long_is_given_to_the_kernel_once(bench: Bench) -> None:
+    bench.hub.incarnation_ready(1)
+    bench.resume()
+    bench.send(*map(execute, ("one", "two", "three")))
+    position = bench.hub.journal.index.head
+    bench.talk.output()
+    bench.hub.journal.append(encode_v1(execute("said meanwhile")))
+    for request in bench.hub.requests.all_given():
+        request.reply_seq = request.idle_seq = position
+    go_away(bench)
+    assert bench.hub.sessions.find("s") is None
+    assert bench.hub.sessions.accepted("s") == 3
+    assert come_back(bench, seq=position, unacked=2) is None
+    data = ClientData(2, tuple(encode_v1(execute(code)) for code in ("two", "three", "four")))
+    bench.talk.binary(data.encode(), bench.wire)
+    assert bench.host.given == ["one", "two", "three", "four"]
+    assert b"said meanwhile" in b"".join(bench.talk.output())
+
+
+def test_a_position_that_was_never_given_is_refused_after_long_too(bench: Bench) -> None:
+    bench.resume()
+    go_away(bench)
+    turned = come_back(bench, seq=50, unacked=1)
+    assert turned is not None
+    assert turned.close_code is CloseCode.POSITION
+
+
+def test_whoever_is_waited_for_or_at_the_door_is_not_reduced(bench: Bench) -> None:
+    bench.hub.incarnation_ready(1)
+    bench.resume()
+    bench.send(execute("takes days"))
+    go_away(bench)
+    assert bench.hub.sessions.find("s") is bench.session, "its cell runs"
+    page = bench.hub.session("page", durable=True)
+    bench.hub.attached(page, Wire(), new=True)
+    bench.hub.detached(page, page.attachment)  # type: ignore[arg-type]  # it has one
+    bench.now += 8 * DAYS
+    bench.hub.release_idle_sockets(3600.0)
+    assert bench.hub.session("page", durable=True) is page
+    bench.hub.remember_absent(7 * DAYS)
+    assert bench.hub.sessions.find("page") is page, "its client has dialled"
+
+
+def test_the_longest_remembered_are_forgotten_beyond_a_bound(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast_launcher.keeper.serve.sessions.MAX_REMEMBERED", 3)
+    bench.resume()
+    bench.talk.output()
+    go_away(bench)
+    index = bench.hub.journal.index
+    for number in range(3):
+        page = bench.hub.session(f"page {number}", durable=True)
+        bench.hub.plain_of(page).attach(b"n" * 8)
+        bench.hub.attached(page, Wire(), new=True)
+        go_away(bench)
+    assert set(index.sessions) == {"page 0", "page 1", "page 2"}
+    assert "3 remembered" in repr(bench.hub.sessions)
+    index.check_invariants()
+    turned = come_back(bench, seq=1, unacked=1)
+    assert turned is not None
+    assert decode(turned.bye).reason is ByeReason.EXPIRED  # type: ignore[union-attr]  # a BYE
+    assert come_back(bench, seq=0, unacked=1, client=3) is None, "as somebody new it may come"
+
+
+def test_the_remembered_hold_the_log_only_until_it_is_short_of_room(bench: Bench) -> None:
+    bench.resume()
+    go_away(bench)
+    reader = bench.hub.session("reader", durable=True)
+    bench.hub.attached(reader, Wire(), new=True)
+    index = bench.hub.journal.index
+    index.add_session("reader")
+    bench.hub.journal.append(b"x" * 100)
+    index.acknowledge("reader", index.head)
+    bench.hub.journal.trim()
+    before = index.floor
+    assert before < index.head, "it may come back and want this"
+    bench.hub.relieve_pressure(7 * DAYS)
+    bench.hub.journal.trim()
+    assert index.floor == index.head
+    loss = index.loss_for("s", 0)
+    assert loss is not None
 
 
 def test_a_websocket_that_never_came_about_leaves_no_session(bench: Bench) -> None:
