@@ -18,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from support.cluster import Cluster, JupyterServer
 from support.notebook import Execution, Notebook, notebook
@@ -85,14 +86,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def clients(cluster: Cluster) -> dict[str, Client]:
-    server = cluster.jupyter()
-    plain = (cluster.proxy_urls[0], cluster.token, None, FEW)
-    return {
-        "shim": Client("shim", server.url, server.token, server, MANY),
-        "v1": Client("v1", *plain),
-        "legacy": Client("legacy", *plain),
-    }
+def server(cluster: Cluster) -> JupyterServer:
+    return cluster.jupyter()
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest, cluster: Cluster) -> Client:
+    """Of the kind that the test's parameter names."""
+    kind: str = request.param
+    if kind != "shim":
+        return Client(kind, cluster.proxy_urls[0], cluster.token, None, FEW)
+    server: JupyterServer = request.getfixturevalue("server")
+    return Client(kind, server.url, server.token, server, MANY)
+
+
+def long(*kinds: str) -> list[ParameterSet]:
+    """Parameters that only `make promises` runs."""
+    return [pytest.param(kind, marks=pytest.mark.long) for kind in kinds]
 
 
 async def wait_idle(cluster: Cluster, kernel_id: str) -> None:
@@ -161,11 +171,8 @@ async def check_the_kernel_lives(book: Notebook) -> None:
         assert cell.reply_content["status"] == "ok"
 
 
-@pytest.mark.parametrize("kind", ["shim", "v1", "legacy"])
-async def test_the_gap_is_shown_and_the_cell_ends(
-    cluster: Cluster, clients: dict[str, Client], kind: str
-) -> None:
-    client = clients[kind]
+@pytest.mark.parametrize("client", ["v1", "shim", *long("legacy")], indirect=True)
+async def test_the_gap_is_shown_and_the_cell_ends(cluster: Cluster, client: Client) -> None:
     async with client.open() as book:
         execution = await lose_output(cluster, client, book)
         check_end(execution, besides=check_losses(execution, client.count, "log full"))
@@ -173,19 +180,11 @@ async def test_the_gap_is_shown_and_the_cell_ends(
         await book.rest("DELETE", "")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "v1",
-        pytest.param("shim", marks=pytest.mark.long),
-        pytest.param("legacy", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("client", ["legacy", *long("v1", "shim")], indirect=True)
 async def test_a_reply_in_the_gap_is_an_error_that_says_so(
-    cluster: Cluster, clients: dict[str, Client], kind: str
+    cluster: Cluster, client: Client
 ) -> None:
     """Another notebook on the same kernel says so much that the first one's reply is dropped."""
-    client = clients[kind]
     async with client.open() as book:
         execution = await book.execute("import time; print('begun'); time.sleep(0.5)")
         queued = await book.execute("print('queued')")

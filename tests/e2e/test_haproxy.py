@@ -96,6 +96,16 @@ def balancer(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         balancer.stop()
 
 
+@pytest.fixture
+async def whole(cluster: Cluster, balancer: HAProxy) -> AsyncIterator[None]:
+    """All proxies are there after a test, whatever became of it."""
+    yield
+    for n, proxy in enumerate(cluster.proxies):
+        if not proxy.alive:
+            await asyncio.to_thread(cluster.start_proxy, n)
+    await asyncio.to_thread(balancer.wait_states, "UP", "UP", "UP")
+
+
 def tunnelling(cluster: Cluster, kernel_id: str) -> int:
     """Which proxy has the connection to the kernel's keeper, whoever is in front of it."""
     file = cluster.base / "launcher" / "kernels" / kernel_id / "keeper.json"
@@ -193,6 +203,7 @@ async def end_in_turn(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 @pytest.mark.timeout(120 + 12 * KILLS)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_proxies_end_in_turn_behind_one_address(
@@ -206,6 +217,7 @@ async def test_proxies_end_in_turn_behind_one_address(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 @pytest.mark.timeout(120 + 20 * FREEZES)
 async def test_a_frozen_proxy_is_found_by_the_health_check(
     cluster: Cluster, balancer: HAProxy
@@ -216,6 +228,7 @@ async def test_a_frozen_proxy_is_found_by_the_health_check(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 async def test_a_draining_proxy_gets_no_new_connection(cluster: Cluster, balancer: HAProxy) -> None:
     """Requests and websockets all through a drain: none fails, none reaches the one that goes."""
     failed: list[object] = []
@@ -254,6 +267,7 @@ async def test_a_draining_proxy_gets_no_new_connection(cluster: Cluster, balance
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 async def test_nothing_is_held_back_and_large_messages_pass(
     cluster: Cluster, balancer: HAProxy
 ) -> None:
@@ -274,6 +288,7 @@ async def test_nothing_is_held_back_and_large_messages_pass(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 async def test_a_silent_websocket_stays_open(cluster: Cluster, balancer: HAProxy) -> None:
     """Longer than the keeper's own patience with a peer that answers no ping (10 s)."""
     async with browser(balancer, cluster.token) as (book, codes):
@@ -284,6 +299,7 @@ async def test_a_silent_websocket_stays_open(cluster: Cluster, balancer: HAProxy
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 async def test_errors_that_end_a_kernel_in_the_browser_do_not_come_through(
     cluster: Cluster, balancer: HAProxy
 ) -> None:
@@ -322,6 +338,7 @@ async def _status(http: aiohttp.ClientSession, method: str, url: str) -> tuple[i
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("whole")
 @pytest.mark.timeout(180)
 async def test_a_shim_that_knows_the_one_address_only(cluster: Cluster, balancer: HAProxy) -> None:
     """On loopback it may learn the proxies' own addresses, and goes to them; what it has then is
