@@ -43,10 +43,12 @@ def machines() -> Iterator[list[Machine]]:
 
 
 def base_env(folder: Path, **more: str) -> dict[str, str]:
-    """A newcomer's environment: none of ours, and a git that trusts our checkout."""
+    """A newcomer's environment: nothing of ours, and a git that trusts our checkout."""
     config = folder / "gitconfig"
     config.write_text("[safe]\n\tdirectory = *\n")
     env = clean_env(GIT_CONFIG_GLOBAL=str(config), XDG_STATE_HOME="", **more)
+    ours = f"{sys.prefix}/bin"
+    env["PATH"] = ":".join(part for part in env["PATH"].split(":") if part != ours)
     return {key: value for key, value in env.items() if not key.startswith("PYTHON")}
 
 
@@ -81,7 +83,7 @@ async def test_first_steps(tmp_path: Path, machines: list[Machine]) -> None:
     need_command("git", package="git")
     began = time.monotonic()
     # Others on this machine may have the default ports.
-    env = base_env(tmp_path, ARGS="--port 0")
+    env = base_env(tmp_path, ARGS="--port 0", TMPDIR=str(tmp_path))
     person = Machine(tmp_path / "home", env=env, change=with_our_path)
     machines.append(person)
     todo = iter(blocks(TUTORIAL / "first-steps.md"))

@@ -22,7 +22,7 @@ def page(tmp_path: Path, text: str) -> Path:
 def test_blocks_are_read_with_their_words(tmp_path: Path) -> None:
     text = (
         "a\n```sh\nls\n```\n```sh node-1 node-2 stays\nx\ny\n```\n```sh exits=3\nz\n```\n"
-        "```python cell\nprint(1)\n```\n```toml node-1 a.toml\nb = 1\n```\n"
+        "```text\nout\n```\n```python cell\nprint(1)\n```\n```toml node-1 a.toml\nb = 1\n```\n"
     )
     assert blocks(page(tmp_path, text)) == [
         Block("sh", "ls\n"),

@@ -2,7 +2,8 @@
 
 The words after a fence's language say where and how: `sh node-1 node-2` on both machines, `stays`
 for what runs until it is stopped, `exits=3` for another exit code than 0, `toml node-1 proxy.toml`
-for a file, `python cell` for a notebook's cell. A block that says none of these is a mistake.
+for a file, `python cell` for a notebook's cell. `text` is what something prints, and is not run. A
+block that says none of these is a mistake.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """All of them, in order. Raises ValueError for one that cannot be run."""
-    return [_block(*found) for found in _FENCE.findall(page.read_text())]
+    return [_block(*found) for found in _FENCE.findall(page.read_text()) if found[0] != "text"]
 
 
 def _block(language: str, words: str, text: str) -> Block:
