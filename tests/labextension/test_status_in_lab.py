@@ -155,6 +155,7 @@ async def test_a_line_that_breaks_is_not_called_connected(page: StatusPage, pict
         await page.lab.line.open()
     await page.says("Holdfast: connected", timeout=60_000)
     await page.wait_toasted("Holdfast: resumed in 0.5 s, 2 messages recovered, 0 lost")
+    assert not await page.page.dialogs()
 
 
 async def test_without_the_shim_there_is_nothing(lab: ScriptedLab, context: BrowserContext) -> None:

@@ -1,5 +1,6 @@
 /**
- * The plugin: Holdfast's state in JupyterLab's status bar, and a toast after a failover.
+ * The plugins: Holdfast's state in JupyterLab's status bar, a toast after a failover, and no dialog
+ * when the notebook server is away for a while.
  *
  * Shows nothing at all where the shim is not active in the notebook server.
  */
@@ -7,6 +8,7 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ConnectionLost, IConnectionLost } from '@jupyterlab/application';
 import { Notification } from '@jupyterlab/apputils';
+import { PageConfig } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 import { IStatusBar } from '@jupyterlab/statusbar';
 
@@ -42,16 +44,23 @@ const sink: Sink = {
     })
 };
 
-function activate(app: JupyterFrontEnd, statusBar: IStatusBar | null): IConnectionLost {
+/** What both plugins share: there is one notebook server, so one monitor. */
+let monitor: Monitor | null = null;
+const absence = new Absence({
+  held: () => monitor?.held ?? false,
+  toast: message => Notification.emit(message, 'warning', { autoClose: SHORT })
+});
+
+function showStatus(app: JupyterFrontEnd, statusBar: IStatusBar | null): void {
   const { serviceManager, shell } = app;
   const front = new FrontKernel(shell);
   const toaster = new Toaster(sink, schedule);
   let status: Status | null = null;
-  const monitor = new Monitor({
+  const made = new Monitor({
     ask: () => askStreams(serviceManager.serverSettings),
     schedule,
     changed: () => {
-      if (monitor.phase === 'answering') {
+      if (made.phase === 'answering') {
         absence.over();
       }
       status?.refresh();
@@ -59,36 +68,31 @@ function activate(app: JupyterFrontEnd, statusBar: IStatusBar | null): IConnecti
     failover: failover => toaster.tell(failover),
     past: failover => toaster.remember(failover)
   });
-  const absence = new Absence({
-    held: () => monitor.held,
-    toast: message => Notification.emit(message, 'warning', { autoClose: SHORT })
-  });
+  monitor = made;
   if (statusBar !== null) {
-    const shown = (status = new Status(front, monitor, toaster));
-    statusBar.registerStatusItem('holdfast-status:item', {
-      item: shown.item,
-      align: 'left',
-      rank: 2,
-      // Stays in a narrow window, where items of no priority are hidden.
-      priority: 1,
-      isActive: () => shown.active,
-      activeStateChanged: shown.activeChanged
-    });
+    status = new Status(front, made, toaster);
+    putInto(statusBar, status);
   }
   serviceManager.events.stream.connect((_, event) => {
     const stream = event.schema_id === SCHEMA_ID ? parseStream(event) : null;
     if (stream !== null) {
-      monitor.event(stream);
+      made.event(stream);
     }
   });
-  askOnHints(app, front, monitor);
+  askOnHints(app, front, made);
   void app.restored.then(() => front.look());
-  return async (manager, error, translator) => {
-    const unanswered = error instanceof ServerConnection.NetworkError;
-    if (!absence.lost(unanswered)) {
-      await ConnectionLost(manager, error, translator);
-    }
-  };
+}
+
+function putInto(statusBar: IStatusBar, status: Status): void {
+  statusBar.registerStatusItem('holdfast-status:item', {
+    item: status.item,
+    align: 'left',
+    rank: 2,
+    // Stays in a narrow window, where items of no priority are hidden.
+    priority: 1,
+    isActive: () => status.active,
+    activeStateChanged: status.activeChanged
+  });
 }
 
 /** Ask again when something hints that the way to the notebook server broke or came back. */
@@ -113,14 +117,31 @@ function askOnHints(app: JupyterFrontEnd, front: FrontKernel, monitor: Monitor):
   ask();
 }
 
-const plugin: JupyterFrontEndPlugin<IConnectionLost> = {
+const status: JupyterFrontEndPlugin<void> = {
   id: 'holdfast-status:plugin',
   description: "Shows in the status bar whether Holdfast's gateway holds, and tells of failovers.",
   autoStart: true,
   optional: [IStatusBar],
-  // In the place of JupyterLab's dialog; see connection.ts.
-  provides: IConnectionLost,
-  activate
+  activate: showStatus
 };
 
-export default plugin;
+/** In the place of JupyterLab's dialog; see connection.ts. */
+const connectionLost: JupyterFrontEndPlugin<IConnectionLost> = {
+  id: 'holdfast-status:connection-lost',
+  description: 'Keeps dialogs away while Holdfast keeps the kernels of an absent notebook server.',
+  autoStart: true,
+  provides: IConnectionLost,
+  activate: () => async (manager, error, translator) => {
+    const unanswered = error instanceof ServerConnection.NetworkError;
+    if (!absence.lost(unanswered)) {
+      await ConnectionLost(manager, error, translator);
+    }
+  }
+};
+
+// Behind JupyterHub a dialog of its own offers to start the notebook server again. Only one plugin
+// can provide an answer to a lost connection, and there the hub's is the better one.
+const plugins: JupyterFrontEndPlugin<unknown>[] =
+  PageConfig.getOption('hubPrefix') === '' ? [status, connectionLost] : [status];
+
+export default plugins;
