@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -184,7 +185,11 @@ class ActiveCluster(Cluster):
         death = None
         if record.state is KernelState.RUNNING:
             death = reports.death(kernel_id, record)
-        return recorded_model(kernel_id, record, reports.of(kernel_id, record), death)
+        model = recorded_model(kernel_id, record, reports.of(kernel_id, record), death)
+        if record.state is KernelState.STARTING:
+            # so that a front end can say what the kernel waits for
+            return replace(model, reason=self._why_waiting(record))
+        return model
 
     async def get_kernel(self, kernel_id: str, user: str | None) -> KernelModel:
         parts = self._parts
@@ -226,9 +231,12 @@ class ActiveCluster(Cluster):
     def _waiting(self, kernel_id: str, record: KernelRecord) -> Waiting:
         """Says what it waits for; a start that its owner left is taken up at once."""
         self._parts.ownership.wanted(kernel_id)
+        return Waiting(self._why_waiting(record))
+
+    def _why_waiting(self, record: KernelRecord) -> str:
         if record.launcher_id not in self._parts.view.launchers:
-            return Waiting(f"waiting for launcher {record.launcher_id!r} to come back")
-        return Waiting(f"the kernel is being started by launcher {record.launcher_id!r}")
+            return f"waiting for launcher {record.launcher_id!r} to come back"
+        return f"the kernel is being started by launcher {record.launcher_id!r}"
 
     async def kernel_output(self, kernel_id: str, user: str | None, lines: int) -> KernelOutput:
         parts = self._parts

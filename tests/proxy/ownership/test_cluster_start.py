@@ -76,6 +76,23 @@ async def test_the_keeper_is_in_the_record_before_its_kernel_starts(site: Site) 
     assert seen == [True]
 
 
+async def test_a_kernel_that_is_starting_says_what_it_waits_for(site: Site) -> None:
+    proxy = await site.proxy("a")
+    launcher = await site.launcher()
+    kernel_id = str(uuid.uuid4())
+    seen: list[tuple[str, str | None]] = []
+
+    async def look(call: str) -> None:
+        if call.startswith("PUT"):
+            model = await proxy.cluster.get_kernel(kernel_id, USER)
+            seen.append((model.execution_state, model.reason))
+
+    launcher.after = look
+    started = await proxy.cluster.start_kernel(request(kernel_id))
+    assert seen == [("starting", "the kernel is being started by launcher 'launcher-1'")]
+    assert started.reason is None
+
+
 async def test_the_same_id_by_the_same_user_starts_once(site: Site) -> None:
     a, b = await site.proxy("a"), await site.proxy("b")
     launcher = await site.launcher()
