@@ -160,7 +160,7 @@ async def test_nothing_is_forgotten_while_nobody_can_be_asked(
         assert (row["id"], row["kernel"]) == ("s1", MODEL)
         client = app.gateway_config
         assert isinstance(client, HoldfastGatewayClient)
-        client.stop()
+        await client.stop()
         state = decode(state_path(tmp_path).read_text())
         assert [kernel.kernel_id for kernel in state.kernels] == ["k1", "k2"]
 

@@ -75,7 +75,7 @@ def command_for(url: str, token: str, root: Path, *more: str) -> list[str]:
         f"--ServerApp.port={url.rsplit(':', 1)[1]}", "--ServerApp.port_retries=0",
         "--no-browser", "--allow-root", f"--ServerApp.root_dir={root}",
         f"--IdentityProvider.token={token}",
-        f"--ServerApp.jpserver_extensions={ {name: False for name in _OTHERS}!r}", *more,
+        f"--ServerApp.jpserver_extensions={ dict.fromkeys(_OTHERS, False)!r}", *more,
     ]  # fmt: skip
 
 

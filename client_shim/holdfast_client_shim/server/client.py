@@ -140,14 +140,18 @@ class HoldfastGatewayClient(GatewayClient):
         self._rest.endpoint_lost(endpoint)
         self._learn_now.set()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """The server stops: end the streams and the background work. Idempotent."""
+        ending: list[asyncio.Task[None]] = []
         if self.memory is not None:
-            self.memory.close()  # before there is less to remember
+            ending += self.memory.close()  # before there is less to remember
         self.streams.close()
         learner = self.__dict__.pop("_learner", None)
         if learner is not None:
             learner.cancel()
+            ending.append(learner)
+        # the loop stops at once after this, and would complain of tasks that could not end
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def load_connection_args(self, **kwargs: Any) -> dict[str, Any]:
         """As jupyter_server's, which forgets ``ca_certs`` when there is no client certificate."""

@@ -54,7 +54,7 @@ class HoldfastWebSocketConnection(BaseKernelWebsocketConnection):
     @classmethod
     async def close_all(cls) -> None:
         """jupyter_server stops. Called by it from 2.8 on."""
-        HoldfastGatewayClient.instance().stop()
+        await HoldfastGatewayClient.instance().stop()
 
     def _proven(self, leg: BrowserLeg, index: int) -> None:
         if self._stream is not None and self._leg is leg:

@@ -122,11 +122,11 @@ class HoldfastMappingKernelManager(GatewayMappingKernelManager):
         client = _client()
         if not client.kernels_stay:
             await super().shutdown_all(now=now)
-            client.stop()
+            await client.stop()
             return
         kernels = list(self._kernels)
         remembered = client.memory is not None
-        client.stop()
+        await client.stop()
         self._kernels.clear()
         if not kernels:
             return

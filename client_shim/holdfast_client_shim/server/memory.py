@@ -115,11 +115,13 @@ class ServerMemory:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._checked.wait(), timeout)
 
-    def close(self) -> None:
-        """The server stops: write a last time. Idempotent."""
-        if self._checking is not None:
-            self._checking.cancel()
+    def close(self) -> list[asyncio.Task[None]]:
+        """The server stops: write a last time. Idempotent. Gives the tasks that are ending."""
         self._book.close()
+        if self._checking is None:
+            return []
+        self._checking.cancel()
+        return [self._checking]
 
     def _text(self) -> str:
         client = self._client
