@@ -23,6 +23,8 @@ OUTAGE ?= 60
 TRIES ?= 3
 # The same for `make frontend-tests`, where each kill takes some six seconds.
 FRONTEND_KILLS ?= 10
+# active-active or active-passive: the mode of the clusters of `make promises`.
+MODE ?= active-active
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
@@ -30,7 +32,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models
+.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -76,6 +78,9 @@ imports: $(DEV_STAMP) ## who may import whom
 extras: $(DEV_STAMP) ## the wheel, and each extra imported in an environment of its own
 	@exec $(BIN)/python -m pytest -m long tests/packaging $(ARGS)
 
+shim-oldest: $(DEV_STAMP) ## the shim with the oldest jupyter_server that it promises
+	@exec $(BIN)/python -m pytest -m long tests/client_shim/test_oldest_jupyter_server.py $(ARGS)
+
 bench-quick: $(DEV_STAMP) ## round trip, burst and bulk beside jupyter_client and Kernel Gateway
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -s -m long tests/bench $(ARGS)
@@ -83,7 +88,7 @@ bench-quick: $(DEV_STAMP) ## round trip, burst and bulk beside jupyter_client an
 promises: $(DEV_STAMP) ## kill -9 in mid-cell 100 times, outages of a minute, and their figures
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
-	  HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) HOLDFAST_TRIES=$(TRIES) \
+	  HOLDFAST_KILLS=$(KILLS) HOLDFAST_OUTAGE=$(OUTAGE) HOLDFAST_TRIES=$(TRIES) HOLDFAST_MODE=$(MODE) \
 	  $(BIN)/python -m pytest -s -m e2e tests/e2e $(ARGS)
 
 lab-tests: $(DEV_STAMP) ## JupyterLab in a browser while everything below it fails; screenshots
