@@ -12,8 +12,6 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -91,7 +89,7 @@ async def run(options: DemoOptions, console: Console) -> Result:
         well = all(column.verdict.ok for column in result.columns[:1]) and not result.peer_trouble
     finally:
         result.interrupted = signals.first.is_set()
-        if not (options.keep or (not well and not result.interrupted)):
+        if well and not options.keep:
             _tidy(folder)
             result.folder = None
     return result
@@ -131,7 +129,7 @@ class _Run:
         return f"<_Run {self._base}>"
 
     async def holdfast(self, etcd: EtcdBinary) -> None:
-        with self._state() as state:
+        with StateDir(self._base / "state") as state:
             async with aiohttp.ClientSession() as http:
                 self._site = HoldfastSite(
                     proxies=self._options.proxies,
@@ -146,17 +144,12 @@ class _Run:
                 await self._supervised(http)
 
     async def kernel_gateway(self) -> None:
-        with self._state() as state:
+        with StateDir(self._base / "state") as state:
             async with aiohttp.ClientSession() as http:
                 self._site = KernelGatewaySite(
                     state=state, root=self._root, roster=self._roster, http=http
                 )
                 await self._supervised(http)
-
-    @contextmanager
-    def _state(self) -> Iterator[StateDir]:
-        with StateDir(self._base / "state") as state:
-            yield state
 
     async def _supervised(self, http: aiohttp.ClientSession) -> None:
         """Start, show, end; whatever happens, nothing of the site runs afterwards."""
@@ -174,6 +167,7 @@ class _Run:
             raise CannotStart(f"{failure}; the end of {log}:\n{last_lines(log)}") from failure
         finally:
             self._running = False
+            await self._execution.close()
             self._progress.stopping("ending all processes")
             if not await unless(self._signals.second, self._site.stop()):
                 await self._site.kill()
@@ -205,7 +199,6 @@ class _Run:
         try:
             await self._execution.open()
         except BrowserError as error:
-            await self._execution.close()
             raise CannotStart(f"the notebook could not be opened: {error}") from error
 
     async def _shown(self) -> None:
@@ -214,11 +207,9 @@ class _Run:
         try:
             with self._screen:
                 done = await unless(self._signals.first, self._together())
-            self._killer.thaw()
-            await self._saved()
         finally:
             self._killer.thaw()
-            await self._execution.close()
+        await self._saved()
         verdict = self._execution.verdict(self._killer.kills, interrupted=not done)
         self._result.columns.append(Column(self._site.title, self._options.how.name, verdict))
 

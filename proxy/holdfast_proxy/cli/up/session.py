@@ -134,6 +134,7 @@ def _farewell(options: UpOptions) -> str:
 
 
 def choose_ports(options: UpOptions, state: StateDir) -> ports.Ports:
+    """The ports of this run, kept for the next one. Raises PortTaken."""
     chosen = ports.choose(
         options.port,
         proxies=options.proxies,
