@@ -17,7 +17,7 @@ from support.lab.page import LabPage
 pytestmark = [
     pytest.mark.long,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),  # a loaded machine needs a minute to load the first page
 ]
 
 
