@@ -17,32 +17,37 @@ from support.processes import ManagedProcess, free_port, wait_until
 class Gateway:
     url: str
     token: str
+    process: ManagedProcess
+
+    def wait_ready(self) -> None:
+        wait_until(
+            lambda: http_status(f"{self.url}/api/kernelspecs", token=self.token) == 200,
+            seconds=START_SECONDS,
+            what=f"Kernel Gateway:\n{self.process.tail()}",
+        )
 
 
 @contextmanager
 def kernel_gateway(folder: Path) -> Iterator[Gateway]:
     """Start it on loopback, rate limits off (they would drop most of a burst)."""
     folder.mkdir(parents=True, exist_ok=True)
-    gateway = Gateway(f"http://127.0.0.1:{free_port()}", secrets.token_urlsafe(16))
+    url, token = f"http://127.0.0.1:{free_port()}", secrets.token_urlsafe(16)
     command = [
         sys.executable, "-m", "kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1",
-        f"--KernelGatewayApp.port={gateway.url.rsplit(':', 1)[1]}",
+        f"--KernelGatewayApp.port={url.rsplit(':', 1)[1]}",
         "--ZMQChannelsWebsocketConnection.limit_rate=False",
     ]  # fmt: skip
     env = clean_env(
-        KG_AUTH_TOKEN=gateway.token,
+        KG_AUTH_TOKEN=token,
         JUPYTER_CONFIG_DIR=str(folder / "config"),
         JUPYTER_DATA_DIR=str(folder / "data"),
         JUPYTER_RUNTIME_DIR=str(folder / "runtime"),
     )
     process = ManagedProcess("kernel-gateway", command, log=folder / "gateway.log", env=env)
+    gateway = Gateway(url, token, process)
     process.start()
     try:
-        wait_until(
-            lambda: http_status(f"{gateway.url}/api/kernelspecs", token=gateway.token) == 200,
-            seconds=START_SECONDS,
-            what=f"Kernel Gateway:\n{process.tail()}",
-        )
+        gateway.wait_ready()
         yield gateway
     finally:
         process.stop()

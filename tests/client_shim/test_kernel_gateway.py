@@ -1,0 +1,140 @@
+"""Behind a gateway that is not Holdfast: a real Jupyter Kernel Gateway, in `make shim-oldest`.
+
+It has no resumable stream and one process for all, so less can be promised: the shim reconnects,
+remembers, and says what is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+
+from support.cluster import JupyterServer
+from support.kernel_gateway import Gateway, kernel_gateway
+from support.notebook import Notebook, notebook
+from support.tcp_line import TcpLine
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with kernel_gateway(tmp_path_factory.mktemp("kernel-gateway")) as running:
+        yield running
+
+
+def server_for(folder: Path, gateway: Gateway, url: str, *options: str) -> JupyterServer:
+    class Server(JupyterServer):
+        pass
+
+    Server.options = options
+    return Server(SimpleNamespace(base=folder, token=gateway.token), "jupyter", url)
+
+
+async def come_back(book: Notebook) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await book.connect()
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+
+
+async def kernels_of(gateway: Gateway) -> set[str]:
+    headers = {"Authorization": f"token {gateway.token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.get(f"{gateway.url}/api/kernels") as response,
+    ):
+        return {model["id"] for model in json.loads(await response.text())}
+
+
+async def test_cells_calls_and_a_broken_line(tmp_path: Path, gateway: Gateway) -> None:
+    line = TcpLine(int(gateway.url.rsplit(":", 1)[1]))
+    await line.open()
+    server = server_for(tmp_path, gateway, f"http://127.0.0.1:{line.port}")
+    await asyncio.to_thread(server.start)
+    try:
+        async with notebook(server.url, server.token) as book:
+            assert (await book.run("kept = 1; print('in')")).text == "in\n"
+            sleeper = await book.execute("import time\nprint('x')\ntime.sleep(60)")
+            await sleeper.wait_text("x\n")
+            assert (await book.rest("POST", "/interrupt"))[0] == 204
+            await sleeper.wait_done()
+            assert sleeper.reply_content["ename"] == "KeyboardInterrupt"
+            await line.drop()
+            assert (await book.run("print('kept', kept)")).text == "kept 1\n"
+            assert not book.closed.is_set(), "the notebook saw nothing of it"
+            assert (await book.rest("POST", "/restart"))[0] == 200
+            assert (await book.run("print('kept' in dir())")).text == "False\n"
+            assert (await book.rest("DELETE", ""))[0] == 204
+    finally:
+        await asyncio.to_thread(server.process.stop)
+        await line.cut()
+
+
+async def test_the_server_is_killed_and_finds_its_kernel_again(
+    tmp_path: Path, gateway: Gateway
+) -> None:
+    """And when it is stopped, its kernels end with it, as everybody expects there."""
+    server = server_for(tmp_path, gateway, gateway.url)
+    await asyncio.to_thread(server.start)
+    try:
+        async with notebook(server.url, server.token) as book:
+            await book.run("kept = 1")
+            await asyncio.to_thread(server.process.kill)
+            await asyncio.to_thread(server.start)
+            await come_back(book)
+            assert (await book.run("print('kept', kept)")).text == "kept 1\n"
+        assert book.kernel_id in await kernels_of(gateway)
+        await asyncio.to_thread(server.process.stop)
+        assert book.kernel_id not in await kernels_of(gateway)
+    finally:
+        await asyncio.to_thread(server.process.stop)
+
+
+async def test_kernels_stay_when_the_server_is_told_so(tmp_path: Path, gateway: Gateway) -> None:
+    option = "--HoldfastGatewayClient.shutdown_on_exit=False"
+    server = server_for(tmp_path, gateway, gateway.url, option)
+    await asyncio.to_thread(server.start)
+    try:
+        async with notebook(server.url, server.token) as book:
+            await book.run("kept = 1")
+            await asyncio.to_thread(server.process.stop)
+            assert book.kernel_id in await kernels_of(gateway)
+            await asyncio.to_thread(server.start)
+            await come_back(book)
+            assert (await book.run("print('kept', kept)")).text == "kept 1\n"
+            assert (await book.rest("DELETE", ""))[0] == 204
+    finally:
+        await asyncio.to_thread(server.process.stop)
+
+
+async def test_a_gateway_that_dies_takes_its_kernels_and_the_notebook_is_told(
+    tmp_path: Path, gateway: Gateway
+) -> None:
+    server = server_for(tmp_path, gateway, gateway.url)
+    await asyncio.to_thread(server.start)
+    try:
+        async with notebook(server.url, server.token) as book:
+            cell = await book.execute("import time\nprint('x', flush=True)\ntime.sleep(5)")
+            await cell.wait_text("x\n")
+            # SIGTERM: it ends its kernels; the next one of it knows nothing of them
+            await asyncio.to_thread(gateway.process.stop)
+            gateway.process.start()
+            await asyncio.to_thread(gateway.wait_ready)
+            await cell.wait_done()
+            assert cell.reply_content["status"] == "error"
+            await asyncio.wait_for(book.closed.wait(), 30)
+            assert book.states()[-1] == "dead"
+        async with notebook(server.url, server.token) as another:
+            assert (await another.run("print('new')")).text == "new\n"
+            assert (await another.rest("DELETE", ""))[0] == 204
+    finally:
+        await asyncio.to_thread(server.process.stop)
