@@ -32,7 +32,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models
+.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models test-commands
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -78,8 +78,8 @@ imports: $(DEV_STAMP) ## who may import whom
 extras: $(DEV_STAMP) ## the wheel, and each extra imported in an environment of its own
 	@exec $(BIN)/python -m pytest -m long tests/packaging $(ARGS)
 
-shim-oldest: $(DEV_STAMP) ## the shim with the oldest jupyter_server that it promises
-	@exec $(BIN)/python -m pytest -m long tests/client_shim/test_oldest_jupyter_server.py $(ARGS)
+shim-oldest: $(DEV_STAMP) ## the shim with the oldest jupyter_server, and with Kernel Gateway
+	@exec $(BIN)/python -m pytest -m long tests/client_shim $(ARGS)
 
 bench-quick: $(DEV_STAMP) ## round trip, burst and bulk beside jupyter_client and Kernel Gateway
 	@mkdir -p $(ARTEFACTS)
@@ -127,6 +127,9 @@ labextension-test: $(DEV_STAMP) $(LABEXTENSION)/node_modules/.holdfast ## its lo
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
 	  $(BIN)/python -m pytest -m long tests/labextension $(ARGS)
+
+test-commands: $(DEV_STAMP) ## `holdfast list`, `doctor` and their like, on a cluster that is taken apart
+	@exec $(BIN)/python -m pytest -m long tests/proxy/cli/commands $(ARGS)
 
 models: $(DEV_STAMP) ## spin over the Promela models beside the protocol, and planted bugs
 	@mkdir -p $(ARTEFACTS)
