@@ -109,6 +109,7 @@ class Connection(Attachment):
             message = await self._ws.receive()
             if message.type in _ENDS:
                 if message.type is WSMsgType.CLOSE:
+                    self.left = True
                     self._close(int(message.data or 1000), "")
                 elif message.type is WSMsgType.ERROR:
                     # broken frames, or a message above the bound: aiohttp has closed with

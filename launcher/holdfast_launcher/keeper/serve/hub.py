@@ -131,9 +131,8 @@ class Hub(KernelListener):
             waiting = self.requests.find(held.message.msg_id)
             if waiting is not None:
                 self._answer(waiting, failure)
-        mark = Mark.LIFECYCLE if dead else Mark.RESTARTING
         note = self._writer.status(self._kernel_session(), state, reason if dead else None)
-        self._marks[self._publish(note)] = mark
+        self._marks[self._publish(note)] = Mark.LIFECYCLE
         self._on_change()
 
     def incarnation_ready(self, incarnation: int) -> None:
@@ -197,7 +196,7 @@ class Hub(KernelListener):
         if session.stream is not None:
             session.stream.detach()
         if session.plain is not None:
-            session.plain.detach()
+            session.plain.detach(left=attachment.left)
         self.left(session)
         self._on_change()
 

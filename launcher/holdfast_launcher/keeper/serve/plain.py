@@ -5,10 +5,12 @@ written before its ping arrived. After a batch comes a ping with this connection
 seq; its pong moves ``proven``. A reconnect is replayed from there: at least once, with doubles
 only inside the last unproven batch.
 
-Two kinds of entries must not come twice, because they make clients act: lifecycle (JupyterLab
-reconnects by itself on ``restarting`` and would loop) and ``input_request`` (it would ask
-again). Once written they are not written again, unless the input still waits; and a reconnect
-starts after the last ``restarting`` that was written.
+Two kinds of entries make clients act, so they come again only to who has not seen them.
+``input_request``, once written, is written again only while it still waits for its answer. On
+``restarting`` JupyterLab connects again by itself and would loop: it closes its websocket, and who
+sends a close frame has read what was written up to the last word of the kernel's life. A connection
+that broke proves nothing: the answers to what the kernel's end left, and that word, come again
+until a pong proves them.
 
 A foreign pong is ignored. Rejected: a ping after every message (a burst would double its
 frames): while one ping is out, the next goes when its pong comes or much was written.
@@ -35,7 +37,6 @@ PING_BYTES: Final = 256 * 1024
 class Mark(Enum):
     """What an entry makes a client do, where that matters for a replay."""
 
-    RESTARTING = "restarting"
     LIFECYCLE = "lifecycle"
     INPUT = "input"
 
@@ -67,7 +68,9 @@ class PlainStream:
         self._nonce: bytes | None = None
         self._pings: deque[int] = deque()
         self._once: set[int] = set()
-        self._last_restarting = 0
+        #: The last lifecycle entry that this connection was given, and the last that was read.
+        self._last_lifecycle = 0
+        self._read_lifecycle = 0
         self._asked = 0
         self._since_ping = 0
         self._bytes_since_ping = 0
@@ -91,6 +94,7 @@ class PlainStream:
         index.set_holding(self.session_id, True)
         start = self.settle()
         self._nonce, self.written, self._asked = nonce, start, start
+        self._last_lifecycle = self._read_lifecycle
         self._pings.clear()
         self._since_ping = self._bytes_since_ping = 0
         self._once = {seq for seq in self._once if seq > start}
@@ -98,12 +102,17 @@ class PlainStream:
 
     def settle(self) -> int:
         """Where a next connection starts, made the session's place in the log."""
-        start = max(self.proven, self._last_restarting)
+        start = max(self.proven, self._read_lifecycle)
         self._log.index.acknowledge(self.session_id, start)
         return start
 
-    def detach(self) -> None:
-        """The connection is gone; its outstanding pings prove nothing any more. Idempotent."""
+    def detach(self, *, left: bool = False) -> None:
+        """The connection is gone; its outstanding pings prove nothing any more. Idempotent.
+
+        ``left``: its client closed it, or answered our closing, by a close frame.
+        """
+        if left:
+            self._read_lifecycle = self._last_lifecycle
         self._nonce = None
         self._pings.clear()
 
@@ -173,9 +182,10 @@ class PlainStream:
         assert list(self._pings) == sorted(set(self._pings))
 
     def _may_write(self, seq: int, mark: Mark) -> bool:
-        if seq in self._once:
-            return mark is Mark.INPUT and self._input_open(seq)
-        self._once.add(seq)
-        if mark is Mark.RESTARTING:
-            self._last_restarting = seq
+        if mark is Mark.LIFECYCLE:
+            self._last_lifecycle = seq
+        elif seq in self._once:
+            return self._input_open(seq)
+        else:
+            self._once.add(seq)
         return True

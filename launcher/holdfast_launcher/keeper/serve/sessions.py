@@ -30,6 +30,8 @@ class Attachment(ABC):
 
     #: The proxy's name for it, for ``/v1/drain``.
     tunnel: str | None
+    #: Whether a close frame of its client's came: a broken connection has none.
+    left = False
 
     @abstractmethod
     def wake(self) -> None:

@@ -120,22 +120,31 @@ def states(messages: list[Message]) -> list[str]:
     ]
 
 
-async def test_restarting_comes_once_and_a_reconnect_starts_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("closes", [True, False])
+async def test_restarting_comes_again_to_who_did_not_close(tmp_path: Path, closes: bool) -> None:
+    """A client that reconnects because of ``restarting`` closes its websocket. One whose connection
+    broke before a pong may have seen neither that word nor the answer to what it ran."""
     async with running_keeper(tmp_path / "k") as keeper:
         await keeper.start_kernel()
         client = PlainClient(keeper)
         client.pongs = False
         await client.connect()
-        await client.run("echo before")
+        hanging = execute("hang")
+        await client.send(hanging)
         await client.send(execute("crash"))
         await client.until(lambda: "restarting" in states(client.messages))
-        client.cut()
+        if closes:
+            assert client.ws is not None
+            await client.ws.close()
+        else:
+            client.cut()
         client.messages.clear()
         await client.connect()
         _, output = await client.run("echo after")
         assert output == ["after"]
-        assert texts(client.messages) == ["after"]
-        assert "restarting" not in states(client.messages)
+        assert states(client.messages).count("restarting") == (0 if closes else 1)
+        answers = [m for m in client.messages if m.channel == "shell"]
+        assert (hanging.msg_id in [m.parent_id for m in answers]) is not closes
 
 
 async def test_a_restart_that_was_asked_for_is_not_called_a_crash(tmp_path: Path) -> None:
