@@ -50,7 +50,8 @@ class PageRoutes:
 
     ``snapshot`` and ``events`` answer the cluster's state as JSON and as server-sent events; they
     find the identity in the request, as behind the gate. ``allow`` raises Forbidden for who is no
-    admin. ``clock``: seconds since 1970, the same on every proxy, because cookies are shared.
+    admin. ``clock``: seconds since 1970, the same on every proxy, because cookies are shared;
+    ``ticks``: seconds of a clock that nobody sets, for what only this process counts.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PageRoutes:
         events: Handler,
         allow: Callable[[Identity], None],
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._authenticator = authenticator
@@ -69,6 +71,7 @@ class PageRoutes:
         self._events = events
         self._allow = allow
         self._clock = clock
+        self._ticks = ticks
         self._sessions = _sessions_of(config)
         self._attempts = Attempts()
         self._documents = Documents(cluster=config.cluster, base=config.base_url)
@@ -136,8 +139,8 @@ class PageRoutes:
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
         """The form's target: a cookie for a right token, the form again for a wrong one."""
         self._own_page_only(request)
-        address, now = request.remote or "", self._clock()
-        wait = self._attempts.wait(address, now=now)
+        address = request.remote or ""
+        wait = self._attempts.wait(address, now=self._ticks())
         if wait > 0:
             seconds = math.ceil(wait)
             message = f"Too many wrong tokens from your address. Try again in {seconds} s."
@@ -145,7 +148,7 @@ class PageRoutes:
         try:
             identity = self._authenticator.identify(_credential(await _token_of(request)), {})
         except Unauthorized:
-            self._attempts.failed(address, now=now)
+            self._attempts.failed(address, now=self._ticks())
             _log.warning("sign-in refused", address=address)
             return self._form("This token is not one of this cluster's.", status=401)
         if self._authenticator.is_open or identity.user is None:
@@ -156,7 +159,8 @@ class PageRoutes:
             return self._form(error.message, status=403)
         _log.info("signed in", user=identity.user, address=address)
         response = self._see_page()
-        self._set_cookie(request, response, self._sessions.issue(identity.user, now=now))
+        cookie = self._sessions.issue(identity.user, now=self._clock())
+        self._set_cookie(request, response, cookie)
         return response
 
     async def sign_out(self, request: web.Request) -> web.StreamResponse:

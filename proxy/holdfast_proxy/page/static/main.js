@@ -1,7 +1,7 @@
 // The page: takes what the source says, keeps it, and shows it. Everything that decides is pure
 // and elsewhere (snapshot, history, ranking, geometry, connection); here it is put together.
 
-import { Keyed, element, icon, setAll, setText } from "./elements.js";
+import { Keyed, element, icon, setText } from "./elements.js";
 import { KEPT, merged, presence, watched } from "./history.js";
 import { Picture } from "./picture.js";
 import { found, paged, problems, sorted, tally } from "./ranking.js";
@@ -47,6 +47,7 @@ function take(kind, value) {
     return;
   }
   if (kind === "beat") {
+    if (view.snapshot === null) return;
     beat(value);
   } else {
     const snapshot = readSnapshot(value);
@@ -60,8 +61,7 @@ function take(kind, value) {
 }
 
 function beat(value) {
-  const snapshot = view.snapshot;
-  if (snapshot === null) return;
+  const { snapshot } = view;
   const heard = value?.last_seen ?? {};
   const launchers = snapshot.launchers.map((launcher) => ({ ...launcher, lastSeen: time(heard[launcher.id]) ?? launcher.lastSeen }));
   const leaseAge = typeof value?.lease_age === "number" ? value.lease_age : null;
@@ -70,7 +70,7 @@ function beat(value) {
 
 /** The cluster's time now: the proxy's clock, moved on by ours. It stands while nothing is heard. */
 function now() {
-  const moving = source.state.phase === "live" ? Date.now() - view.heardAt : 0;
+  const moving = ["live", "polled"].includes(source.state.phase) ? Date.now() - view.heardAt : 0;
   return view.snapshot.time + Math.max(0, moving);
 }
 
@@ -186,49 +186,59 @@ function showEvents(time_) {
 
 // --- the connection ---
 
+const PHASES = {
+  connecting: ["dashed", "Connecting"],
+  live: ["full", "Live"],
+  polled: ["triangle", "Not live"],
+  lost: ["cross", "Not connected"],
+  "signed-out": ["cross", "Signed out"],
+  refused: ["cross", "No access"],
+  outdated: ["cross", "Reload needed"],
+};
+
 function showConnection(state) {
-  document.body.dataset.connection = state.phase;
-  const live = state.phase === "live";
-  const words = { connecting: "Connecting", live: "Live", lost: "Not connected", "signed-out": "Signed out", refused: "No access", outdated: "Reload needed" };
+  // Between the first answer and the stream's first word there is nothing to worry about yet.
+  const phase = state.phase === "polled" && state.tries === 0 ? "connecting" : state.phase;
+  document.body.dataset.connection = phase;
   const badge = at("badge");
-  if (badge.dataset.phase !== state.phase) {
-    badge.dataset.phase = state.phase;
-    badge.replaceChildren(icon(live ? "full" : state.phase === "connecting" ? "dashed" : "cross"), element("span", {}, words[state.phase]));
+  if (badge.dataset.phase !== phase) {
+    badge.dataset.phase = phase;
+    const [shape, words] = PHASES[phase];
+    badge.replaceChildren(icon(shape), element("span", {}, words));
+    showNotice(phase, state);
   }
-  at("lost").hidden = live || state.phase === "connecting";
-  if (!at("lost").hidden) showLoss(state);
   showAge();
 }
 
-function showLoss(state) {
-  if (at("lost").dataset.phase === state.phase) return;
-  at("lost").dataset.phase = state.phase;
+function showNotice(phase, state) {
+  const notice = at("lost");
+  notice.hidden = phase === "live" || phase === "connecting";
+  if (notice.hidden) return;
   const since = clock(state.lostAt);
-  const shown = view.snapshot === null ? "" : " What you see is from then.";
-  const said = {
-    lost: [element("strong", {}, `Not connected since ${since}.`), `${shown} The page keeps trying.`],
-    "signed-out": [element("strong", {}, "You are signed out."), ` What you see is of ${since}. `, element("a", { href: base }, "Sign in again")],
-    refused: [element("strong", {}, "This user may not see the cluster any more."), ` What you see is of ${since}.`],
-    outdated: [element("strong", {}, "The proxy has another version than this page."), ` What you see is of ${since}. `, element("a", { href: base }, "Load the page anew")],
-  }[state.phase];
-  at("lost").replaceChildren(element("p", {}, ...said), ...otherPages(state.phase));
+  const seen = view.snapshot === null ? " " : ` What you see is of ${since}. `;
+  const [title, ...rest] = {
+    polled: ["No live updates come through.", " What you see is asked for again every few seconds."],
+    lost: [`Not connected since ${since}.`, view.snapshot === null ? "" : " What you see is from then.", " The page keeps trying."],
+    "signed-out": ["You are signed out.", seen, element("a", { href: base }, "Sign in again")],
+    refused: ["This user may not see the cluster any more.", seen],
+    outdated: ["The proxy has another version than this page.", seen, element("a", { href: base }, "Load the page anew")],
+  }[phase];
+  notice.replaceChildren(element("p", {}, element("strong", {}, title), ...rest), ...otherPages(phase));
 }
 
 /** The same page on the other proxies: a link each, because a script may not ask them. */
 function otherPages(phase) {
   const others = (view.snapshot?.proxies ?? []).filter(({ self, url }) => !self && url !== null);
-  if (phase !== "lost" || others.length === 0) return [];
+  if (!["lost", "polled"].includes(phase) || others.length === 0) return [];
   const links = others.flatMap(({ id, url }) => [" ", element("a", { href: `${url}/cluster`, rel: "noreferrer" }, id)]);
   return [element("p", {}, "The same page elsewhere:", ...links)];
 }
 
 function showAge() {
-  const { state } = source;
-  if (state.phase !== "live") at("lost").dataset.phase ??= "";
-  else at("lost").removeAttribute("data-phase");
-  const age = view.snapshot === null ? "" : state.phase === "live" ? `as of ${clock(view.snapshot.time)}` : `as of ${clock(state.lostAt)}, ${ago(state.lostAt, Date.now())}`;
+  const { phase, heard } = source.state;
+  const old = phase === "live" || heard === null ? "" : `, ${ago(heard, Date.now())}`;
+  const age = heard === null ? "" : `as of ${clock(heard)}${old}`;
   setText(at("updated"), view.stale === null ? age : `${age} · ${view.stale}`);
-  setAll(document.querySelector("main"), { "aria-busy": state.phase === "connecting" ? "true" : null });
 }
 
 // --- what the reader does ---

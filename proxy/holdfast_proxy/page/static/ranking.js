@@ -15,7 +15,8 @@ const STATES = {
   restarting: { urgency: 4, icon: "dashed", tone: "warn" },
   starting: { urgency: 4, icon: "dashed", tone: "plain" },
   busy: { urgency: 5, icon: "full", tone: "live" },
-  idle: { urgency: 6, icon: "ring", tone: "plain" },
+  // As urgent as busy: kernels that go to and fro between the two would change places all the time.
+  idle: { urgency: 5, icon: "ring", tone: "plain" },
 };
 const OTHER = { urgency: 3, icon: "square", tone: "plain" };
 

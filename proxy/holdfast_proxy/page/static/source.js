@@ -1,7 +1,7 @@
 // The wire to the proxy: one EventSource at a time, and the state of the connection.
 // What is true of the connection is decided in connection.js; here are sockets and timers only.
 
-import { FIRST, isDue, step } from "./connection.js";
+import { FIRST, SILENCE, isDue, isOver, step } from "./connection.js";
 
 const TICK = 500;
 const ANSWER = 4000;
@@ -16,6 +16,7 @@ export class Source {
     Object.assign(this, { base, onData, onState, isOutdated });
     this.state = FIRST;
     this.events = null;
+    this.openedAt = 0;
     this.dialing = false;
   }
 
@@ -28,15 +29,20 @@ export class Source {
     addEventListener("online", wake);
     addEventListener("pageshow", wake);
     document.addEventListener("visibilitychange", wake);
-    addEventListener("offline", () => this.lose());
+    addEventListener("offline", () => {
+      this.hangUp();
+      this.move({ type: "broken", now: Date.now() });
+    });
     this.tick();
   }
 
   tick() {
     const now = Date.now();
     this.move({ type: "tick", now });
-    if (this.state.phase !== "live") this.hangUp();
-    if (!this.dialing && isDue(this.state, now)) this.dial();
+    if (isOver(this.state)) this.hangUp();
+    // Opened and never a word, or no word any more.
+    if (this.events !== null && this.state.phase !== "live" && now - this.openedAt > SILENCE) this.lose();
+    if (this.events === null && !this.dialing && isDue(this.state, now)) this.dial();
   }
 
   move(event) {
@@ -66,9 +72,10 @@ export class Source {
 
   listen() {
     this.hangUp();
-    if (this.state.phase !== "live") return;
+    if (isOver(this.state)) return;
     const events = new EventSource(`${this.base}/events`);
     this.events = events;
+    this.openedAt = Date.now();
     const current = (act) => (event) => {
       if (this.events === events) act(event);
     };
@@ -88,7 +95,7 @@ export class Source {
     }
     try {
       this.onData(kind, value);
-      this.move({ type: "heard", now });
+      this.move({ type: kind === "history" ? "polled" : "heard", now });
     } catch (error) {
       if (!this.isOutdated(error)) throw error;
       this.hangUp();
@@ -98,7 +105,7 @@ export class Source {
 
   lose() {
     this.hangUp();
-    this.move({ type: "broken", now: Date.now() });
+    this.move({ type: "mute", now: Date.now() });
   }
 
   hangUp() {

@@ -122,3 +122,19 @@ async def test_many_changes_a_second_keep_the_page_at_ease(site: Site, opened: W
     site.admin.view = replace(view, kernels=view.kernels[:77])
     await opened.says("#kernel-count", "77 kernels")
     assert await opened.page.evaluate("longest") < 2000
+
+
+async def test_without_a_stream_it_asks_again_and_does_not_say_live(
+    site: Site, opened: Window
+) -> None:
+    """As behind an intermediary that holds events back, or with too many pages open."""
+    await opened.page.route("**/cluster/events", lambda route: route.abort())
+    await site.line.drop()
+    await opened.page.wait_for_selector('[data-connection="polled"]')
+    await opened.says("#lost", "No live updates come through.")
+    await expect(opened.page.locator("#badge")).to_have_text("Not live")
+    site.admin.view = quiet_day(kernels=9)
+    await opened.says("#kernel-count", "9 kernels")
+    await opened.page.unroute("**/cluster/events")
+    await opened.live()
+    opened.complaints.clear()

@@ -33,6 +33,26 @@ test("since when it is lost does not move while it tries", () => {
   assert.equal(step(state, { type: "woken", now: 7001 }).retryAt, 7001);
 });
 
+test("an answer is not yet a stream: it is shown, and not called live", () => {
+  const polled = play([{ type: "polled", now: 100 }]);
+  assert.deepEqual([polled.phase, polled.heard, polled.lostAt], ["polled", 100, 100]);
+  assert.equal(step(polled, { type: "heard", now: 101 }).phase, "live");
+  assert.equal(play([{ type: "heard", now: 1 }, { type: "polled", now: 2 }]).phase, "live");
+});
+
+test("a stream that stays mute leaves it polled, asked less and less often", () => {
+  let state = FIRST;
+  const waits = [];
+  for (let now = 0; now < 60_000; now += 10_000) {
+    state = step(step(state, { type: "polled", now }), { type: "mute", now });
+    waits.push(state.retryAt - now);
+  }
+  assert.deepEqual([state.phase, state.lostAt], ["polled", 50_000]);
+  assert.deepEqual(waits, [250, 500, 1000, 2000, 3000, 3000]);
+  assert.equal(step(state, { type: "broken", now: 60_000 }).phase, "lost");
+  assert.equal(play([{ type: "heard", now: 1 }, { type: "mute", now: 2 }]).phase, "lost");
+});
+
 test("coming back forgets the loss", () => {
   const back = play([{ type: "heard", now: 1 }, { type: "broken", now: 2 }, { type: "heard", now: 9 }]);
   assert.deepEqual(back, { phase: "live", heard: 9, lostAt: null, tries: 0, retryAt: 0 });

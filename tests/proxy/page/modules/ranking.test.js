@@ -20,7 +20,7 @@ test("what needs attention comes first, the most urgent of it at the top", () =>
     kernel("a", { state: "dead" }),
   ];
   assert.equal(ids(sorted(kernels)), "abcdefg");
-  assert.equal(ids(sorted(kernels, { reversed: true })), "gfedcba");
+  assert.equal(ids(sorted(kernels, { reversed: true })), "fgedcba", "equal ones keep their order");
   assert.equal(ids(kernels), "gfedcba", "the argument stays as it was");
 });
 
@@ -28,6 +28,12 @@ test("equal rows keep one order, whatever order they came in", () => {
   const kernels = ["c", "a", "b"].map((id) => kernel(id));
   assert.equal(ids(sorted(kernels)), "abc");
   assert.equal(ids(sorted(kernels.toReversed())), "abc");
+});
+
+test("going busy and idle moves no row", () => {
+  const order = (states) => ids(sorted(states.map((state, n) => kernel("abcd"[n], { state }))));
+  assert.equal(order(["idle", "busy", "idle", "busy"]), "abcd");
+  assert.equal(order(["busy", "idle", "busy", "idle"]), "abcd");
 });
 
 test("numbers in names sort as numbers, absent values last", () => {
