@@ -37,7 +37,7 @@ MARGIN = 60
 SHORT = Analysis()
 LONG = Analysis(lines=max(SHORT.lines, int(OUTAGE / INTERVAL) + 2 * MARGIN))
 #: What a test may take where many others share the machine; alone it takes a tenth.
-LIMIT = 400 + 6 * OUTAGE
+LIMIT = 900 + 6 * OUTAGE
 
 Sit = Callable[..., Awaitable["Outcome"]]
 
@@ -59,6 +59,7 @@ class Outcome:
         assert self.sitting.side.ran == cells, "each cell once, in order"
         assert numbered(await self.lab.prompts()) == list(range(1, len(cells) + 1))
         assert await self.lab.dialogs() == []
+        await self.lab.wait_status("Holdfast: connected")
         assert await self.lab.indicator() == "idle"
         assert await self.lab.widgets() == 1
         assert self.sitting.side.slider[-1] == 7

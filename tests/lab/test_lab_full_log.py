@@ -74,7 +74,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LabS
         await asyncio.to_thread(cluster.stop)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("absence", ["all-proxies-away", "notebook-server-sigstop"])
 async def test_the_gap_is_seen_and_the_cells_end(
     server: LabServer, context: BrowserContext, pictures: Callable[[str], Path], absence: str

@@ -105,9 +105,10 @@ async def _nothing(_: Site) -> None:
 
 
 async def _go_offline(site: Site) -> None:
+    # In this order: an offline Chromium holds its open websockets still, and sees none end.
     async with _websockets_drop(site):
-        await site.lab.page.context.set_offline(True)
         await site.server.line.cut()
+    await site.lab.page.context.set_offline(True)
 
 
 async def _come_online(site: Site) -> None:

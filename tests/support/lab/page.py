@@ -16,7 +16,7 @@ from typing import Any
 from playwright.async_api import BrowserContext, ConsoleMessage, Dialog, Locator, Page, WebSocket
 
 #: Seconds for what takes one or two on an idle machine.
-PATIENCE = 60.0
+PATIENCE = 120.0
 _WATCHER = (Path(__file__).parent / "watcher.js").read_text()
 _PANEL = """
   const panel = [...window.jupyterapp.shell.widgets("main")].find(
@@ -136,6 +136,11 @@ class LabPage:
         """What the status bar says, items joined by ` | `."""
         items = self.page.locator("#jp-main-statusbar .jp-StatusBar-Item")
         return " | ".join(text.strip() for text in await items.all_text_contents() if text.strip())
+
+    async def wait_status(self, text: str, seconds: float = PATIENCE) -> None:
+        """Wait until an item of the status bar says ``text``."""
+        bar = self.page.locator("#jp-main-statusbar", has_text=text)
+        await bar.wait_for(timeout=seconds * 1000)
 
     async def indicator(self) -> str:
         """The state that the notebook's circle shows: idle, busy, disconnected …"""

@@ -16,12 +16,14 @@ from support.processes import wait_until
 from support.tcp_line import TcpLine
 
 START_SECONDS = 120.0
-#: JupyterLab's own questions, which no test wants on its screen: news, updates.
+#: JupyterLab's own questions, which no test wants on its screen.
 _QUIET = {
     "@jupyterlab/apputils-extension/notification": {
         "fetchNews": "false",
         "checkForUpdates": False,
     },
+    # One that meets a Ctrl+S makes JupyterLab ask whether the file was changed by somebody else.
+    "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
 
 

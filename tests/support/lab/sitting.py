@@ -32,7 +32,7 @@ class Sitting:
     strikes: Mapping[str, str] = field(default_factory=dict)
     outage: float = 0.0
     #: Longer than the slowest way back: JupyterLab waits up to 30 s before it asks a server again.
-    patience: float = 120.0
+    patience: float = 180.0
 
     @property
     def side(self) -> SideFiles:
