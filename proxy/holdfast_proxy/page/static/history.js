@@ -65,8 +65,23 @@ export function presence(events, proxies, seen, { since, now }) {
   }
   // Its end was never written down: it was there when it last wrote.
   for (const id of [...open.keys()]) close(id, heard.get(id));
-  for (const [id, segments] of seen) found.set(id, [...(found.get(id) ?? []), ...segments]);
+  for (const [id, watching] of seen) {
+    const there = (found.get(id) ?? []).flatMap((segment) => without(segment, watching));
+    found.set(id, [...there, ...watching]);
+  }
   return found;
+}
+
+/** What is left of a segment beside others, which are in order of time. */
+function without(segment, others) {
+  const left = [];
+  let { from } = segment;
+  for (const other of others) {
+    if (other.to <= from || other.from >= segment.to) continue;
+    if (other.from > from) left.push({ ...segment, from, to: other.from });
+    from = other.to;
+  }
+  return from < segment.to ? [...left, { ...segment, from }] : left;
 }
 
 function lastEnd(segments) {

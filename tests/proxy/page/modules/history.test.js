@@ -55,6 +55,18 @@ test("what was watched: only what is not ready, and no guess about a time of no 
   assert.deepEqual(spans(seen, "p1").slice(2), [[7000, 7000, "unreachable"], [60_000, 60_000, "unreachable"]]);
 });
 
+test("where it was watched not to be ready, it is not drawn as there as well", () => {
+  const seen = new Map([["p1", [{ from: 200, to: 300, status: "unreachable" }, { from: 300, to: 400, status: "degraded" }, { from: 990, to: 999, status: "unreachable" }]]]);
+  const found = presence([event("proxy joined", 100)], [{ id: "p1" }], seen, { since: 0, now: 999 });
+  assert.deepEqual(spans(found, "p1"), [
+    [100, 200, "there"],
+    [400, 990, "there"],
+    [200, 300, "unreachable"],
+    [300, 400, "degraded"],
+    [990, 999, "unreachable"],
+  ]);
+});
+
 test("words", () => {
   assert.equal(count(1, "kernel"), "1 kernel");
   assert.equal(count(0, "kernel"), "0 kernels");
