@@ -65,15 +65,16 @@ def history_page(seen: Seen, lines: Sequence[dict[str, Any]], now: datetime) -> 
 
 
 def _row(line: dict[str, Any], short: dict[str, str], now: datetime) -> dict[str, Any]:
-    detail = str(line.get("detail") or "")
-    about = line.get("kind", "")
-    if str(about).startswith("launcher") and line.get("launcher"):
-        detail = f"{line['launcher']}{': ' if detail else ''}{detail}"
+    detail, kind = str(line.get("detail") or ""), str(line.get("kind") or "")
+    proxy = line.get("proxy") or ""
+    subject = {"proxy": proxy, "launcher": line.get("launcher")}.get(kind.partition(" ")[0])
+    if subject:  # it is about this one, and who wrote it down is of no interest
+        detail, proxy = f"{subject}{': ' if detail else ''}{detail}", ""
     return {
         "time": times.clock(line.get("time"), now),
         "ago": times.ago(line.get("time"), now),
-        "kind": about,
+        "kind": kind,
         "kernel": short.get(str(line.get("kernel")), ""),
-        "proxy": line.get("proxy") or "",
+        "proxy": proxy,
         "detail": detail,
     }
