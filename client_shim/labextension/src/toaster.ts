@@ -50,17 +50,31 @@ export class Toaster {
 
   /** Put one on the list that happened before this page looked. */
   remember(failover: Failover): void {
-    this.place(failover, null);
+    if (!this.knows(failover)) {
+      this.place(failover, null);
+    }
   }
 
   /** One that has just happened. */
   tell(failover: Failover): void {
+    if (this.knows(failover)) {
+      return;
+    }
     const entry = this.place(failover, 'gathering');
     if (entry.shown === 'gathering' && entry.group.length === 1) {
       this.schedule(GATHER, () => this.show(entry));
     } else if (typeof entry.shown === 'object' && entry.shown !== null) {
       this.change(entry, entry.shown);
     }
+  }
+
+  /** A stream that was forgotten and is known again tells of its last failover once more. */
+  private knows({ kernelId, sessionId, at }: Failover): boolean {
+    return this.entries.some(entry =>
+      entry.group.some(
+        one => one.kernelId === kernelId && one.sessionId === sessionId && one.at === at
+      )
+    );
   }
 
   private place(failover: Failover, shown: 'gathering' | null): Entry {

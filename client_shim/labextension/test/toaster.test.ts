@@ -113,6 +113,18 @@ test('what happened before the page looked is listed and not told', () => {
   assert.match(screen.shown[0].message, /: resumed in/);
 });
 
+test('a failover that is told of again is neither listed nor shown again', () => {
+  const { screen, toaster, pass } = stage();
+  toaster.tell(failover(1));
+  pass();
+  toaster.tell(failover(1));
+  toaster.remember(failover(1));
+  pass();
+  assert.equal(screen.shown.length, 1);
+  assert.equal(toaster.groups.length, 1);
+  assert.equal(toaster.groups[0].length, 1);
+});
+
 test('the list is bounded and in order', () => {
   const { toaster, pass } = stage();
   for (let number = KEPT + 5; number > 0; number -= 1) {
