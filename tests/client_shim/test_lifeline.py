@@ -32,6 +32,7 @@ async def test_an_endpoint_that_resumes_and_breaks_again_and_again_is_not_storme
                 while True:
                     await _connected(gateway)
                     gateway.abort_all()
+                    await asyncio.sleep(0.001)
         assert FREE_LOSSES <= gateway.upgrades < FREE_LOSSES + 30
         it.stream.from_notebook(execute("print 3"))
         await book.wait_for(book.done(), 15)

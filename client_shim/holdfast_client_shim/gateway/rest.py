@@ -174,8 +174,8 @@ class RestCaller:
                     return NoAnswer("does not answer any more", sent=True)
         finally:
             del self._waiting[down]
-            if not fetching.done():
-                fetching.cancel()
+            if not fetching.cancel() and not fetching.cancelled():
+                fetching.exception()  # seen, also where the endpoint was left all the same
 
     def _fetch(
         self, endpoint: Endpoint, call: Call, identity: str, left: float

@@ -90,8 +90,7 @@ class HoldfastMappingKernelManager(GatewayMappingKernelManager):
 
     async def list_kernels(self, **kwargs: Any) -> list[dict[str, Any]]:
         """Models of all our kernels; raises HTTPError when the gateway cannot tell now."""
-        response = await _client().request("GET", _client().kernels_endpoint)
-        listed = {model["id"]: model for model in json.loads(response.body)}
+        listed = await self._listed()
         models = []
         for kernel_id, manager in list(self._kernels.items()):
             model = await self._model_of(manager, listed.get(kernel_id))
@@ -101,6 +100,17 @@ class HoldfastMappingKernelManager(GatewayMappingKernelManager):
                 self.log.warning("holdfast: kernel %s is gone from the gateway", kernel_id)
                 self.remove_kernel(kernel_id)
         return models
+
+    @staticmethod
+    async def _listed() -> dict[str, dict[str, Any]]:
+        """The gateway's list; empty where it does not give one: then each is asked for."""
+        try:
+            response = await _client().request("GET", _client().kernels_endpoint)
+        except web.HTTPError as error:
+            if error.status_code == 403 and not _client().is_holdfast:
+                return {}  # as Kernel Gateway answers unless it is told otherwise
+            raise
+        return {model["id"]: model for model in json.loads(response.body)}
 
     async def _model_of(self, manager: Any, listed: dict[str, Any] | None) -> Any:
         try:
@@ -132,8 +142,8 @@ class HoldfastMappingKernelManager(GatewayMappingKernelManager):
             return
         self.log.info("holdfast: these kernels stay: %s", ", ".join(kernels))
         self.log.info(
-            "holdfast: to end one, %s send DELETE %s/api/kernels/<id> to the gateway",
-            "start this server again with the same root directory and shut it down there, or"
+            "holdfast: to end one, %ssend DELETE %s/api/kernels/<id> to the gateway",
+            "start this server again with the same root directory and shut it down there, or "
             if remembered
             else "",
             client.pool.preferred.name,

@@ -210,7 +210,7 @@ class KernelStream:
             self._refuse(error)
             return
         self._take(events)
-        if settling:
+        if settling and self.monitor.settling:
             # a chunk is no message yet, and only part of what a keeper gives at once
             size = len(payload) if events else CHUNK_BYTES
             self.monitor.received(size, sum(type(event) is Delivered for event in events))

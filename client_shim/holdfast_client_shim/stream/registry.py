@@ -1,8 +1,9 @@
 """The streams of this server, by kernel and session: they outlive the notebooks' websockets.
 
 jupyter_server discards its connection object with the browser's websocket; the stream stays here
-until the notebook has been away for ``KEEP_SECONDS`` or the kernel is gone. What a process
-before this one left of its streams waits here as records for as long, until notebooks come back.
+until the notebook has been away for ``KEEP_SECONDS`` or the kernel is gone. Of one that was away
+for longer, and of those that a process before this one had, a record stays: without it a
+notebook that comes back would not learn that the kernel's log is another one by now.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .monitor import StreamMonitor
 from .record import StreamRecord
 
 KEEP_SECONDS: Final = 600.0
+#: Records of streams without a notebook that are kept; the oldest go first.
+KEEP_RECORDS: Final = 200
 #: How long a lifecycle call waits for a session's first contact with its keeper.
 NUMBERED_WITHIN: Final = 3.0
 
@@ -43,7 +46,7 @@ class StreamRegistry:
         self._streams: dict[Key, KernelStream] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._former: dict[Key, StreamRecord] = {}
-        self._interrupted = 0.0
+        self._interrupted: dict[Key, float] = {}
 
     def __repr__(self) -> str:
         return f"<StreamRegistry of {len(self._streams)}, {len(self._former)} to come back>"
@@ -56,11 +59,9 @@ class StreamRegistry:
 
     def restore(self, records: Iterable[StreamRecord]) -> None:
         """Expect the notebooks of a process that is gone."""
-        loop = asyncio.get_running_loop()
-        self._interrupted = loop.time()
+        now = asyncio.get_running_loop().time()
         self._former = {(record.kernel_id, record.session_id): record for record in records}
-        if self._former:
-            loop.call_later(KEEP_SECONDS, self._forget_former)
+        self._interrupted = dict.fromkeys(self._former, now)
 
     def records(self) -> list[StreamRecord]:
         """What a process after this one should know of its streams."""
@@ -86,7 +87,7 @@ class StreamRegistry:
             self.drop(stream)
         elif key not in self._timers:
             loop = asyncio.get_running_loop()
-            self._timers[key] = loop.call_later(KEEP_SECONDS, self.drop, stream)
+            self._timers[key] = loop.call_later(KEEP_SECONDS, self._retire, stream)
 
     def of_kernel(self, kernel_id: str) -> list[KernelStream]:
         return [stream for (kernel, _), stream in self._streams.items() if kernel == kernel_id]
@@ -108,7 +109,8 @@ class StreamRegistry:
     def kernel_gone(self, kernel_id: str, reason: str) -> None:
         """The kernel is gone for this server: tell its notebooks, forget its streams."""
         for key in [key for key in self._former if key[0] == kernel_id]:
-            del self._former[key]
+            self._forget(key)
+        self._noted()
         for stream in self.of_kernel(kernel_id):
             stream.over(reason, failed=False)
 
@@ -127,9 +129,10 @@ class StreamRegistry:
     def _make(self, key: Key) -> KernelStream:
         kernel_id, session_id = key
         former = self._former.pop(key, None)
+        interrupted = self._interrupted.pop(key, None)
         monitor = StreamMonitor(key, self._board, partial(self._gateway.explain, kernel_id))
-        if former is not None:
-            monitor.interrupted(self._interrupted)
+        if former is not None and interrupted is not None:
+            monitor.interrupted(interrupted)
         return KernelStream(
             kernel_id=kernel_id,
             session_id=session_id,
@@ -141,6 +144,14 @@ class StreamRegistry:
             former=former,
         )
 
-    def _forget_former(self) -> None:
-        self._former.clear()
-        self._noted()
+    def _retire(self, stream: KernelStream) -> None:
+        """The notebook has been away for too long: only a record is kept."""
+        record = stream.record()
+        self.drop(stream)
+        self._former[stream.kernel_id, stream.session_id] = record
+        while len(self._former) > KEEP_RECORDS:
+            self._forget(next(iter(self._former)))
+
+    def _forget(self, key: Key) -> None:
+        del self._former[key]
+        self._interrupted.pop(key, None)
