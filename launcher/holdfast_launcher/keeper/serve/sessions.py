@@ -21,7 +21,7 @@ from holdfast_protocol.stream.keeper import Remembered, SessionStream
 
 from .plain import PlainStream
 
-#: Sessions of which only the numbers are kept; about half a kilobyte each.
+#: Sessions of which only the numbers are kept; less than a kilobyte each.
 MAX_REMEMBERED: Final = 10_000
 
 
