@@ -149,7 +149,7 @@ def check_losses(execution: Execution, count: int, reason: str) -> int:
     ]
     assert shown == sorted(set(shown)), "out of order or doubled"
     missing = count - len(shown)
-    assert missing > count // 4
+    assert missing > count // 10
     return said - missing
 
 
