@@ -53,6 +53,9 @@ from holdfast_proxy.store.errors import StoreError
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds that a drain waits for the timeline.
+_LAST_WORDS = 0.3
+
 
 class ActiveCluster(Cluster):
     """See ``Cluster``; made by ``build_cluster``."""
@@ -151,6 +154,8 @@ class ActiveCluster(Cluster):
         self._administrator.narrator.draining(kernels=len(self._parts.ownership.owned()))
         await self._parts.ownership.release_all()
         await self._parts.authority.resign()
+        # The others read why it goes before they see it go.
+        await self._parts.timeline.flush(_LAST_WORDS)
         await self._parts.member.leave()
 
     async def close(self) -> None:

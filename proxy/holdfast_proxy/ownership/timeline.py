@@ -7,6 +7,7 @@ One lease of 24 h is shared by an hour's lines.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -38,12 +39,18 @@ class Timeline:
         self._clock = clock
         self._queue: deque[tuple[str, EventRecord]] = deque(maxlen=_QUEUED)
         self._more = asyncio.Event()
+        self._written = asyncio.Event()
         self._count = 0
         self._lease = 0
         self._lease_since = 0.0
 
     def __repr__(self) -> str:
         return f"<Timeline: {len(self._queue)} lines to write>"
+
+    @property
+    def now(self) -> str:
+        """The wall clock, as lines have it."""
+        return self._clock.stamp()
 
     @property
     def pending(self) -> list[tuple[str, EventRecord]]:
@@ -60,13 +67,16 @@ class Timeline:
         launcher_id: str | None = None,
         facts: Mapping[str, Any] | None = None,
         mark: str | None = None,
+        at: str | None = None,
     ) -> None:
-        """Queue one line (see ``EventRecord``); never blocks. It must hold no secret."""
+        """Queue one line (see ``EventRecord``); never blocks. It must hold no secret. ``at``: when
+        it happened, if that is not now."""
         self._count += 1
+        self._written.clear()
         name = f"{int(self._clock.wall() * 1000):014d}-{self._proxy_id}-{self._count}"
         record = EventRecord(
             kind=kind,
-            at=self._clock.stamp(),
+            at=at or self._clock.stamp(),
             proxy_id=proxy_id or self._proxy_id,
             kernel_id=kernel_id,
             detail=detail[:500],
@@ -95,6 +105,15 @@ class Timeline:
                     _log.warning("a line of the timeline is lost", error=str(error))
                 if self._queue:
                     self._queue.popleft()
+            self._written.set()
+
+    async def flush(self, timeout: float) -> None:
+        """Return when everything noted so far is written, or after ``timeout`` seconds."""
+        if not self._queue:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._written.wait()
 
     async def _write(self, name: str, record: EventRecord) -> None:
         key, now = self._keys.of(Kind.EVENT, name), self._clock.now()

@@ -33,6 +33,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds by which each proxy waits longer than the one before it to write what all have seen.
 _RANK = 0.5
+#: Seconds in which a proxy's own last word arrives.
+_SETTLE = 0.5
 #: Seconds between two looks for lines that are too many.
 _PRUNE = 60.0
 _LEAVING = "proxy draining"
@@ -111,13 +113,12 @@ class Narrator:
         self._gone[change.name] = change.revision
         if change.name == self._member.proxy_id or not self._view.synced:
             return
-        if not self._left_in_order(change.name):
-            self._tell_once(
-                "proxy gone",
-                f"gone {change.name} {change.before.revision}",
-                "its lease ended",
-                proxy_id=change.name,
-            )
+        self._tell_once(
+            "proxy gone",
+            f"gone {change.name} {change.before.revision}",
+            "its lease ended",
+            proxy_id=change.name,
+        )
 
     def _left_in_order(self, proxy_id: str) -> bool:
         """Its last word was that it leaves."""
@@ -150,9 +151,13 @@ class Narrator:
         proxy_id: str | None = None,
         launcher_id: str | None = None,
     ) -> None:
+        at = self._timeline.now
+
         async def tell() -> None:
-            await asyncio.sleep(self._rank() * _RANK)
+            await asyncio.sleep(_SETTLE + self._rank() * _RANK)
             if has_mark(self._view.events, mark):
+                return
+            if proxy_id is not None and self._left_in_order(proxy_id):
                 return
             facts = {"by": self._member.proxy_id}
             self._timeline.note(
@@ -163,6 +168,7 @@ class Narrator:
                 launcher_id=launcher_id,
                 facts=facts,
                 mark=mark,
+                at=at,
             )
 
         self._tasks.spawn(tell(), name=f"tell {mark}")

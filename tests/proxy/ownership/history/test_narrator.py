@@ -88,7 +88,13 @@ async def test_a_drain_is_no_loss(site: Site) -> None:
     (line,) = told(b, "proxy draining")
     assert (line.proxy, line.detail) == ("a", "it gives up 1 kernels")
     await eventually(lambda: "a" not in b.parts.view.proxies)
-    assert told(b, "proxy gone") == []
+    # What would have been said of it is said before what is said of one that dies later.
+    c = await site.proxy("c")
+    await c.kill()
+    assert site.server is not None
+    site.server.revoke(c.parts.member._lease.lease_id)
+    await eventually(lambda: bool(told(b, "proxy gone")))
+    assert [line.proxy for line in told(b, "proxy gone")] == ["c"]
 
 
 async def test_all_who_see_a_proxy_go_tell_it_once(site: Site) -> None:
