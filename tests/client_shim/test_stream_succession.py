@@ -182,3 +182,20 @@ async def test_what_waited_for_a_plain_gateway_goes_to_a_holdfast_one() -> None:
         it.stream.from_notebook(execute("print 2"))
         await it.gateways[0].start()
         await it.kernel.wait_for(lambda: it.kernel.executed == ["print 1", "print 2"])
+
+
+async def test_a_plain_gateways_break_is_said_in_the_cells_that_were_open() -> None:
+    """Nobody can tell what was lost, so the cell is not closed; what had not gone out is not
+    spoken of, because it goes out now."""
+    async with scene(1, subprotocol=V1_SUBPROTOCOL) as it:
+        book = it.attach()
+        it.stream.from_notebook(execute("forever"))
+        await it.kernel.wait_for(lambda: it.kernel.executed == ["forever"])
+        await it.gateways[0].kill()
+        await it.wait_status(lambda s: s["state"] == "resuming")
+        it.stream.from_notebook(execute("print 2"))
+        await it.gateways[0].start()
+        await book.wait_for(book.done())
+        (said,) = book.text("stderr")
+        assert "cannot repeat what it lost" in said
+        assert book.text() == ["0", "1"]

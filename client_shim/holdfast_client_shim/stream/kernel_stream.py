@@ -42,6 +42,10 @@ WINDOW_BYTES: Final = 16 * 1024 * 1024
 ACK_DELAY: Final = 0.05
 _UNFIT_FOR_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
 _NO_REPLAY: Final = "this gateway cannot repeat what came while the connection was broken"
+_MAY_BE_LOST: Final = (
+    "the connection to the gateway broke, and this gateway cannot repeat what it lost: if nothing "
+    "more comes here, run this again"
+)
 _PROTOCOL_FAULTS: Final = (CloseCode.SEQ_SKIPPED, CloseCode.POSITION)
 
 
@@ -226,6 +230,7 @@ class KernelStream:
     # the connection's life
 
     def opened(self, upstream: Upstream) -> bool:
+        again = self._uplink.plain
         first = self._uplink.connect(upstream.subprotocol)
         if first is None:
             return False
@@ -234,6 +239,8 @@ class KernelStream:
             upstream.send(frame)
         if self._uplink.stream is None:
             self._take_up_former()
+            if again:
+                self._say(self._requests.warn_all(_MAY_BE_LOST, but=self._uplink.unaccepted()))
             self._lifeline.useful()
             self.monitor.live(note=_NO_REPLAY, can_replay=False)
         self._flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from holdfast_protocol.errors import FrameError
@@ -111,6 +111,15 @@ class OpenRequests:
     def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(msg_id, channel, header) of each, oldest first."""
         return [(msg_id, channel, header) for msg_id, (channel, header) in self._open.items()]
+
+    def warn_all(self, text: str, *, but: Container[str]) -> list[bytes]:
+        """A line of stderr for everything open, which stays open; ``but``: not for these ids."""
+        content = {"name": "stderr", "text": f"holdfast: {text}\n"}
+        return [
+            _message("iopub", "stream", header, content)
+            for msg_id, (_, header) in self._open.items()
+            if msg_id not in but
+        ]
 
     def take_over(self, former: StreamRecord, accepted: int) -> list[bytes]:
         """Requests that a process before this one sent are open here; answers for those that it
