@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class LabPage:
         page = await context.new_page()
         await page.add_init_script(_WATCHER)
         lab = cls(page)
-        await page.goto(url)
+        await page.goto(url, timeout=PATIENCE * 1000)
         await page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=PATIENCE * 1000)
         await lab.wait_connected()
         await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(
@@ -105,11 +106,18 @@ class LabPage:
 
     async def wait_ran(self, *cells: int, seconds: float = PATIENCE) -> None:
         """Wait until each of these cells has a number where `[*]` was."""
+        await self._wait_prompts(cells, r"\[\d+\]", seconds)
+
+    async def wait_ended(self, *cells: int, seconds: float = PATIENCE) -> None:
+        """Wait until none of these cells is at `[*]`, whatever became of them."""
+        await self._wait_prompts(cells, r"\[[\d ]+\]", seconds)
+
+    async def _wait_prompts(self, cells: Sequence[int], pattern: str, seconds: float) -> None:
         for number in cells:
             prompt = self._cell(number).locator(".jp-InputArea .jp-InputPrompt")
             await self.page.wait_for_function(
-                "([node]) => /\\[\\d+\\]/.test(node.textContent)",
-                arg=[await prompt.element_handle()],
+                "([node, pattern]) => new RegExp(pattern).test(node.textContent)",
+                arg=[await prompt.element_handle(), pattern],
                 timeout=seconds * 1000,
             )
 
@@ -182,6 +190,15 @@ class LabPage:
             while not all(websocket.closed for websocket in self.websockets[:count]):
                 self._closed.clear()
                 await self._closed.wait()
+
+    async def wait_delivered(self) -> None:
+        """Wait until the kernel has answered on its control channel, however busy it is: then
+        everything that the page sent before has reached the keeper."""
+        ask = "{ seq: 0, type: 'request', command: 'debugInfo', arguments: {} }"
+        kernel = "panel.sessionContext.session.kernel"
+        await self.page.evaluate(
+            f"async () => {{ {_PANEL} await {kernel}.requestDebug({ask}).done; }}"
+        )
 
     async def _wait_for(self, condition: str, seconds: float = PATIENCE) -> None:
         await self.page.wait_for_function(condition, timeout=seconds * 1000)
