@@ -25,6 +25,8 @@ TRIES ?= 3
 FRONTEND_KILLS ?= 10
 # active-active or active-passive: the mode of the clusters of `make promises`.
 MODE ?= active-active
+# How many files of the suite run at the same time: its tests mostly wait for processes.
+WORKERS ?= 2
 # Where figures are left as files, besides being printed.
 ARTEFACTS ?= .artefacts
 
@@ -63,7 +65,7 @@ tutorial: $(DEV_STAMP) ## every command of docs/tutorial, and `holdfast demo` it
 
 test: $(DEV_STAMP) ## the test suite, without what takes minutes
 	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check .

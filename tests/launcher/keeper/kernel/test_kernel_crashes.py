@@ -277,7 +277,7 @@ async def test_a_full_disk_fails_a_restart_and_leaves_no_kernel_behind(
             await host.restart()
     assert host.info().execution_state == "dead"
     assert "No space left" in host.info().reason
-    assert [kind[2] for kind in recorder.kinds() if kind[0] == "ended"] == ["restarting", "dead"]
+    assert [kind[2] for kind in recorder.kinds() if kind[0] == "ended"] == ["starting", "dead"]
     assert not psutil.pid_exists(pids[0])
     await host.restart()  # the disk has room again
     assert host.info().execution_state == "idle"
