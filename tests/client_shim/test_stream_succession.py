@@ -31,9 +31,9 @@ def request(seq: int | None) -> RequestRecord:
 
 @pytest.mark.parametrize(
     ("accepted", "lost"),
-    [(0, [None, 3, 4]), (2, [3, 4]), (3, [4]), (9, [])],
+    [(None, []), (0, [None, 3, 4]), (2, [3, 4]), (3, [4]), (9, [])],
 )
-def test_only_what_no_keeper_has_is_lost(accepted: int, lost: list[int | None]) -> None:
+def test_only_what_no_keeper_has_is_lost(accepted: int | None, lost: list[int | None]) -> None:
     record = StreamRecord("k", "s", requests=tuple(request(seq) for seq in (ACCEPTED, None, 3, 4)))
     assert [one.seq for one in never_sent(record, accepted)] == lost
 
@@ -199,3 +199,22 @@ async def test_a_plain_gateways_break_is_said_in_the_cells_that_were_open() -> N
         (said,) = book.text("stderr")
         assert "cannot repeat what it lost" in said
         assert book.text() == ["0", "1"]
+
+
+async def test_behind_a_plain_gateway_a_successor_calls_nothing_lost() -> None:
+    """The note may be older than the answer; who waits is told that none may come."""
+    async with scene(1, subprotocol=V1_SUBPROTOCOL) as it:
+        book = it.attach()
+        first = execute("print 1")
+        it.stream.from_notebook(first)
+        old = it.stream.record()
+        assert [one.seq for one in old.requests] == [None]
+        await book.wait_for(book.done())
+        it.restart(old)
+        after = it.attach()
+        it.stream.from_notebook(execute("print 2"))
+        await after.wait_for(after.done())
+        assert [m.content_dict()["status"] for m in after.replies()] == ["ok"]
+        (said,) = after.text("stderr")
+        assert "if nothing more comes here, run this again" in said
+        assert it.kernel.executed == ["print 1", "print 2"]

@@ -238,6 +238,7 @@ class KernelStream:
         for frame in first:
             upstream.send(frame)
         if self._uplink.stream is None:
+            again = self._former is not None or again
             self._take_up_former()
             if again:
                 self._say(self._requests.warn_all(_MAY_BE_LOST, but=self._uplink.unaccepted()))
@@ -339,7 +340,7 @@ class KernelStream:
         former, self._former = self._former, None
         if former is not None:
             stream = self._uplink.stream
-            accepted = 0 if stream is None else stream.accepted
+            accepted = None if stream is None else stream.accepted
             self._say(self._requests.take_over(former, accepted))
 
     def _refuse(self, error: RemoteError) -> None:

@@ -121,7 +121,7 @@ class OpenRequests:
             if msg_id not in but
         ]
 
-    def take_over(self, former: StreamRecord, accepted: int) -> list[bytes]:
+    def take_over(self, former: StreamRecord, accepted: int | None) -> list[bytes]:
         """Requests that a process before this one sent are open here; answers for those that it
         had not sent yet, and that are lost with it. ``accepted``: as for ``never_sent``."""
         lost = never_sent(former, accepted)

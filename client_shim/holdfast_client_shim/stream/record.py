@@ -39,13 +39,16 @@ class StreamRecord:
     requests: tuple[RequestRecord, ...] = ()
 
 
-def never_sent(record: StreamRecord, accepted: int) -> tuple[RequestRecord, ...]:
+def never_sent(record: StreamRecord, accepted: int | None) -> tuple[RequestRecord, ...]:
     """Requests that died with their process. ``accepted``: the highest number that a keeper
-    with the record's epoch, or with any if it names none, has taken of this session.
+    with the record's epoch, or with any if it names none, has taken of this session; None where
+    nobody counts, and so nothing can be called lost.
 
     One without a number is lost only if the keeper never took anything: an earlier process may
     have sent it between its last note and its end, and what runs must not be called lost.
     """
+    if accepted is None:
+        return ()
     return tuple(
         request
         for request in record.requests
