@@ -32,8 +32,8 @@ pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="session")]
 OUTAGE = float(os.environ.get("HOLDFAST_OUTAGE", "4"))
 #: Proxies that are killed under one notebook after the other.
 KILLS = int(os.environ.get("HOLDFAST_KILLS", "5"))
-#: Lines that the text cell prints before and after an outage.
-MARGIN = 60
+#: Lines that the text cell prints before and after an outage. An outage of 2 s fits into SHORT.
+MARGIN = 25
 SHORT = Analysis()
 LONG = Analysis(lines=max(SHORT.lines, int(OUTAGE / INTERVAL) + 2 * MARGIN))
 #: What a test may take where many others share the machine; alone it takes a tenth.

@@ -79,7 +79,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LabS
 async def test_the_gap_is_seen_and_the_cells_end(
     server: LabServer, context: BrowserContext, pictures: Callable[[str], Path], absence: str
 ) -> None:
-    """Two floods while nobody reads: the first one's answer is lost too, the second one's not."""
+    """Two floods while nobody reads: lines of both are lost, and the first one's answer."""
     folder = server.folder(absence)
     (folder / "flood.ipynb").write_text(json.dumps(notebook(CELLS)))
     lab = await LabPage.open(context, server.page_url(f"{absence}/flood.ipynb"))
@@ -109,9 +109,8 @@ async def test_the_gap_is_seen_and_the_cells_end(
     assert side.ran == ["first", "second"]
     prompts = await lab.prompts()
     assert prompts[2] == "[3]:"
-    if absence == "all-proxies-away":
-        # The first one's answer, which has its number, is lost; the second one's came last of all.
-        assert prompts[:2] == ["[ ]:", "[2]:"]
+    # A lost answer takes the cell's number along. The second one's may have come before its lines.
+    assert absence != "all-proxies-away" or prompts[0] == "[ ]:"
     keep({"figure": f"JupyterLab, full log: {absence}", "told": told, "prompts": prompts})
 
 
