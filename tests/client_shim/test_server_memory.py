@@ -6,9 +6,12 @@ No gateway answers here: what is taken up must not depend on one.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jupyter_server.serverapp import ServerApp
@@ -163,6 +166,42 @@ async def test_nothing_is_forgotten_while_nobody_can_be_asked(
         await client.stop()
         state = decode(state_path(tmp_path).read_text())
         assert [kernel.kernel_id for kernel in state.kernels] == ["k1", "k2"]
+
+
+async def test_an_answer_that_is_no_list_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the page of a load balancer that has nobody behind it."""
+    monkeypatch.setattr("holdfast_client_shim.server.memory.ASK_AGAIN", 0.01)
+    left_behind(tmp_path, encode(remembered(tmp_path)))
+    answers = [json.JSONDecodeError("no list", "<html>", 0), KeyError("id"), TypeError(), None]
+
+    async def list_kernels() -> list[dict[str, Any]]:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return []
+
+    with server(tmp_path, monkeypatch, f"--gateway-url={URL}") as app:
+        memory = memory_of(app)
+        monkeypatch.setattr(app.kernel_manager, "list_kernels", list_kernels)
+        memory.begin()
+        begun = asyncio.get_running_loop().time()
+        await memory.wait_checked(5)
+        assert asyncio.get_running_loop().time() - begun < 5
+        assert answers == []
+        await app.gateway_config.stop()
+
+
+def test_a_session_with_fields_of_other_types_costs_no_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jupyter_server stores what a client sends as a session's name, be it text or not."""
+    with server(tmp_path, monkeypatch, f"--gateway-url={URL}") as app:
+        sessions = app.session_manager
+        sessions.cursor.execute("INSERT INTO session VALUES ('s1', 7, 1.5, 3, 'k1')")
+        state = replace(remembered(tmp_path), sessions=tuple(sessions.rows()))
+        assert decode(encode(state)).sessions == (SessionRow("s1", "7", "1.5", "3", "k1"),)
 
 
 def test_rows_that_the_database_kept_are_not_doubled(

@@ -100,6 +100,31 @@ def test_the_file_is_private_and_replaced_as_a_whole(tmp_path: Path) -> None:
     assert own(tmp_path).read() == encode(STATE), "who let it go writes no more"
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_what_is_on_the_disk_gets_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    """A machine that loses power after the renaming has the old text or the new one: on some
+    file systems a name can reach the disk before the bytes, and the file is empty then."""
+    file = own(tmp_path)
+    synced: set[int] = set()
+    sync, rename = os.fsync, Path.replace
+
+    def note_sync(handle: int) -> None:
+        sync(handle)
+        synced.add(os.fstat(handle).st_ino)
+
+    def check_rename(path: Path, target: Path) -> Path:
+        assert path.stat().st_ino in synced
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", check_rename)
+    file.write("text", durable=durable)
+    assert file.read() == "text"
+    assert (file.path.parent.stat().st_ino in synced) is durable
+
+
 def test_a_write_that_fails_leaves_the_old_state(tmp_path: Path) -> None:
     file = own(tmp_path)
     file.write("old", durable=True)
@@ -211,6 +236,35 @@ async def test_settled_is_on_the_disk(tmp_path: Path) -> None:
     notes.book.close()
     notes.book.close()
     await notes.book.settle()
+
+
+async def test_settled_is_what_is_now_also_when_it_was_so_before(tmp_path: Path) -> None:
+    notes = Notes(tmp_path)
+    notes.text = "a kernel"
+    await notes.book.settle()
+    notes.text = "a kernel and a stream"
+    notes.book.noted()
+    await eventually(lambda: notes.file.read() == notes.text)
+    notes.text = "a kernel"
+    await notes.book.settle()
+    assert notes.file.read() == "a kernel"
+    notes.book.close()
+
+
+async def test_what_a_full_disk_refused_is_written_when_it_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when nothing else changes: a kernel that was just started must not be forgotten."""
+    monkeypatch.setattr("holdfast_client_shim.server.bookkeeper.AGAIN", 0.01)
+    notes = Notes(tmp_path)
+    notes.fail, notes.text = True, "a kernel"
+    await notes.book.settle()
+    await eventually(lambda: len(notes.writes) > 2)
+    assert notes.file.read() is None
+    notes.fail = False
+    await eventually(lambda: notes.file.read() == "a kernel")
+    assert notes.writes[-1] == ("a kernel", True), "as it was asked for"
+    notes.book.close()
 
 
 async def test_a_full_disk_is_said_once_and_does_no_harm(

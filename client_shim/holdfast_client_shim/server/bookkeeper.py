@@ -16,6 +16,8 @@ from .state_file import StateFile
 #: Seconds from a change to its being written, and between two writes of such changes.
 SOON: Final = 0.05
 APART: Final = 0.25
+#: Seconds from a write that failed to the next try, whether anything changed or not.
+AGAIN: Final = 2.0
 
 
 class Bookkeeper:
@@ -66,7 +68,8 @@ class Bookkeeper:
 
     def _begin_writing(self) -> None:
         self._timer = None
-        self._start(durable=False)
+        # what failed may have been a ``settle``, which is owed the disk
+        self._start(durable=self._failing)
 
     def _start(self, *, durable: bool) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._write(durable=durable))
@@ -83,11 +86,16 @@ class Bookkeeper:
                 await asyncio.to_thread(self._file.write, text, durable=durable)
             except OSError as error:
                 self._complain(error)
+                self._try_again()
                 return
             self._written = text
-            self._durable = text if durable else self._durable
+            self._durable = text if durable else ""
             self._last = asyncio.get_running_loop().time()
             self._failing = False
+
+    def _try_again(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(AGAIN, self._begin_writing)
 
     def _complain(self, error: OSError) -> None:
         if not self._failing:

@@ -141,7 +141,8 @@ class ServerMemory:
             try:
                 await self._kernels.list_kernels()
                 break
-            except web.HTTPError as error:
+            except (web.HTTPError, ValueError, KeyError, TypeError) as error:
+                # the latter three: what answered with 200 is no gateway
                 self._log.debug("holdfast: not yet known which kernels live: %s", error)
                 await asyncio.sleep(ASK_AGAIN)
         self._checked.set()

@@ -24,9 +24,12 @@ class HoldfastSessionManager(GatewaySessionManager):
     """Sessions that are remembered."""
 
     def rows(self) -> list[SessionRow]:
-        """All rows, as they are stored."""
+        """All rows. What a client gave that is no text is text here: jupyter_server stores any
+        JSON, and the state's file is believed only as a whole."""
         found = self.cursor.execute("SELECT session_id, path, name, type, kernel_id FROM session")
-        return [SessionRow(*row) for row in found.fetchall()]
+        return [
+            SessionRow(str(row[0]), *map(_text, row[1:4]), str(row[4])) for row in found.fetchall()
+        ]
 
     def adopt(self, rows: list[SessionRow]) -> None:
         """Take in rows of the last run; those that the database still has are not doubled."""
@@ -68,6 +71,10 @@ class HoldfastSessionManager(GatewaySessionManager):
         memory = _memory()
         if memory is not None:
             await memory.settle()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _memory() -> Any:

@@ -1,10 +1,14 @@
 """The state's file: one for each root directory, 0600, replaced as a whole, one owner.
 
 The owner holds a lock that the operating system ends with the process, so no stale one can
-stay. Text goes to a new file beside it, which then takes its name: a reader sees the old
-state or the new one. What starts and ends (kernels, sessions) is also forced to the disk,
-because a machine that loses power takes the notebook server with it and not the kernels; where
-streams are is not: after such a loss the keeper's own account of them will do.
+stay. Text goes to a new file beside it, which takes its name when it is on the disk: a reader
+sees the old state or the new one, also after a machine lost power (which takes the notebook
+server with it and not the kernels). For what starts and ends (kernels, sessions) the name is
+forced to the disk, too; for where streams are it is not: after such a loss the old state and
+the keeper's own account of them will do.
+
+Rejected: syncing only what is durable. XFS, for one, may write a new name before the bytes; the
+file is empty then, and the kernels of an earlier, durable write are lost with it.
 
 A file that is not ours, or damaged, is put aside under another name and never written over.
 It must not know what the state means.
@@ -146,8 +150,7 @@ class StateFile:
             os.fchmod(handle, 0o600)
             file.write(data)
             file.flush()
-            if durable:
-                os.fsync(handle)
+            os.fsync(handle)
         fresh.replace(self.path)
         if durable:
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
