@@ -221,6 +221,9 @@ class ClusterView:
         kind, name = place
         before = self._entries[kind].get(name)
         known = max(self._deleted.get(place, 0), 0 if before is None else before.revision)
+        if before is None and place not in self._unreadable:
+            # All of the past is here, so it is gone again: our own write, answered late.
+            known = max(known, self._revision)
         if found.mod_revision <= known:
             return
         try:
@@ -292,6 +295,8 @@ class ClusterView:
                 key = self._keys.of(kind, name)
                 if key not in present:
                     self.remove(key, snapshot.revision)
+        for place in [place for place in self._unreadable if self._keys.of(*place) not in present]:
+            del self._unreadable[place]
         for found in snapshot:
             self.apply(found)
         await self._reached(snapshot.revision)

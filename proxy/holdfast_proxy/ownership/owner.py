@@ -13,6 +13,7 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -83,6 +84,7 @@ class Ownership:
         self._tasks = tasks
         self._terms: dict[str, Term] = {}
         self._claims = SingleFlight(tasks)
+        self._releases = SingleFlight(tasks)
         self._waiting: set[str] = set()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._freed_at: list[float] = []
@@ -302,6 +304,8 @@ class Ownership:
         await self._view.wait_synced()
         while True:
             self._take_unowned()
+            if self._member.holds and not self._authority.may_own:
+                self._step_down()
             await asyncio.sleep(_SWEEP)
 
     def _take_unowned(self) -> None:
@@ -352,11 +356,12 @@ class Ownership:
     # --- giving up ---
 
     def _step_down(self) -> None:
-        """Another proxy leads: it takes living keys from nobody, so they are given to it."""
-        for kernel_id in self.owned():
-            token = self.token(kernel_id)
-            if token is not None:
-                self._tasks.spawn(self._release(kernel_id, token), name=f"step down {kernel_id}")
+        """Another proxy leads: it takes living keys from nobody, so they are given to it. Asked
+        again at each sweep, for what etcd did not delete, or wrote for a claim just under way."""
+        for kernel_id, entry in self._view.owners.items():
+            if entry.record.proxy_id == self._member.proxy_id:
+                token = Token(self._member.era, entry.revision)
+                self._releases.begin(kernel_id, partial(self._release, kernel_id, token))
 
     async def release(self, kernel_id: str, token: Token) -> None:
         """Give up one kernel that needs no owner. What fails expires with the lease."""
@@ -378,5 +383,5 @@ class Ownership:
             except StoreError as error:
                 _log.debug("an owner key stays until its lease ends", error=str(error))
         term = self._terms.get(kernel_id)
-        if term is not None and term.held:
+        if term is not None and term.held and term.token == token:
             self._terms[kernel_id] = term.after(TermEvent.RELEASED)

@@ -110,6 +110,7 @@ class OneLeader(Authority):
         await self._view.wait_synced()
         while True:
             self._look.clear()
+            self._confirm()
             try:
                 await self._stand()
             except (ProxyError, StoreError, RecordError) as error:
@@ -200,6 +201,9 @@ class OneLeader(Authority):
 
     def _elected(self, token: Token, before: SeenOwner | None) -> None:
         self._term = self._term.after(TermEvent.CLAIM_WON, token=token)
+        self._confirm()
+        if not self._term.held:
+            return
         former = "nobody" if before is None else before.proxy_id
         _log.info("this proxy leads", proxy=self._member.proxy_id, term=str(token), former=former)
         self._timeline.note("leader", None, f"{self._member.proxy_id} leads, after {former}")
@@ -209,16 +213,23 @@ class OneLeader(Authority):
     # --- what the watch and the peers say ---
 
     def _changed(self, change: Change) -> None:
-        if change.kind is not Kind.LEADER:
+        if change.kind is Kind.LEADER:
+            self._confirm()
+            self._look.set()
+
+    def _confirm(self) -> None:
+        """End the term if the view, which only goes forward, has another leader key, or none.
+
+        Told by the claim's id, because a store that was restored gives lower revisions than our
+        token's. Asked after an election, too: what undid a claim may be seen before its answer.
+        """
+        seen = self._view.leader
+        if not self._term.held or (seen is not None and seen.claim_id == self._term.claim_id):
             return
-        token = self._term.token
-        if token is not None and change.revision > token.revision:
-            self._term = self._term.after(TermEvent.OVERTAKEN)
-            _log.warning("this proxy leads no more", proxy=self._member.proxy_id)
-            self._term = _new_term()
-            for listener in self._on_lost:
-                listener()
-        self._look.set()
+        _log.warning("this proxy leads no more", proxy=self._member.proxy_id)
+        self._term = _new_term()
+        for listener in self._on_lost:
+            listener()
 
     def _suspected(self, proxy_id: str, verdict: Verdict) -> None:
         if proxy_id == self.leader:
