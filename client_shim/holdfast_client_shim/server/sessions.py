@@ -28,7 +28,8 @@ class HoldfastSessionManager(GatewaySessionManager):
         JSON, and the state's file is believed only as a whole."""
         found = self.cursor.execute("SELECT session_id, path, name, type, kernel_id FROM session")
         return [
-            SessionRow(str(row[0]), *map(_text, row[1:4]), str(row[4])) for row in found.fetchall()
+            SessionRow(str(id_), _text(path), _text(name), _text(kind), str(kernel_id))
+            for id_, path, name, kind, kernel_id in found.fetchall()
         ]
 
     def adopt(self, rows: list[SessionRow]) -> None:
