@@ -11,7 +11,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,42 +46,45 @@ class Client:
         return self.call("GET", path)
 
     def call(self, method: str, path: str) -> Any:
-        with self._open(method, path) as response:
-            return _json(response.read())
+        with self._open(method, path, whole=True) as (_, data):
+            return _json(data)
 
     @contextmanager
     def stream(self, path: str) -> Iterator[Iterator[bytes]]:
         """The lines of an answer, as they come. Raises Unreachable, Refused."""
-        with self._open("GET", path) as response:
+        with self._open("GET", path) as (response, _):
             yield _lines(response)
 
     def call_one(self, url: str, path: str, *, method: str = "GET", anonymous: bool = False) -> Any:
         """Ask exactly this proxy. Raises Unreachable, Refused."""
         with _request(self._link(url), method, url, path, self._token(anonymous)) as response:
-            return _json(response.read())
+            return _json(_whole(response))
 
     @contextmanager
-    def _open(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
+    def _open(
+        self, method: str, path: str, *, whole: bool = False
+    ) -> Iterator[tuple[http.client.HTTPResponse, bytes]]:
+        """``whole``: its body, too, so that the next is asked when one dies while it answers."""
         self.silent = []
         refused: Refused | None = None
         for url in self._order():
-            try:
-                exchange = _request(self._link(url), method, url, path, self._token(False))
-                response = exchange.__enter__()
-            except Unreachable as error:
-                self.silent.append(Silent(url, error.message))
-                continue
-            except Refused as error:
-                if error.status != 503:
-                    raise
-                refused = error  # this one drains or has no part in it; another one may
-                continue
-            self._first = url
-            try:
-                yield response
-            finally:
-                exchange.__exit__(None, None, None)
-            return
+            with ExitStack() as exchange:
+                try:
+                    response = exchange.enter_context(
+                        _request(self._link(url), method, url, path, self._token(False))
+                    )
+                    data = _whole(response) if whole else b""
+                except Unreachable as error:
+                    self.silent.append(Silent(url, error.message))
+                    continue
+                except Refused as error:
+                    if error.status != 503:
+                        raise
+                    refused = error  # this one drains or has no part in it; another one may
+                    continue
+                self._first = url
+                yield response, data
+                return
         if refused is not None:
             raise refused
         raise Unreachable(_nobody(self.silent))
@@ -147,6 +150,14 @@ def _refusal(response: http.client.HTTPResponse) -> Refused:
         )
     reason = str(document.get("reason") or "")
     return Refused(message, status=response.status, reason=reason)
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """Raises Unreachable when it breaks off."""
+    try:
+        return response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"the answer broke off: {_why(error)}") from error
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:

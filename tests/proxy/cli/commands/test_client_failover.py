@@ -136,6 +136,20 @@ def test_an_answer_that_breaks_off_is_not_the_end_of_a_log(proxy: Proxy) -> None
         list(lines)
 
 
+def test_a_proxy_that_dies_while_it_answers_is_left_for_the_next(
+    make_proxy: Callable[[], Proxy],
+) -> None:
+    dying, living = make_proxy(), make_proxy()
+    dying.cut = True
+    client = Client(Site(urls=(dying.url, living.url)))
+    assert client.get("/holdfast/v1/cluster") == DOCUMENT
+    assert ["broke off" in item.why for item in client.silent] == [True]
+    with pytest.raises(Unreachable, match="broke off"):
+        client.call_one(dying.url, "/holdfast/v1/cluster")
+    result = holdfast("list", "--url", dying.url)
+    assert (result.exit_code, "broke off" in result.output) == (4, True), result.output
+
+
 def test_the_exit_codes(proxy: Proxy) -> None:
     assert holdfast("list", "--url", proxy.url).exit_code == 0
     assert holdfast("list", "--url", nobody(), "--url", proxy.url).exit_code == 3
