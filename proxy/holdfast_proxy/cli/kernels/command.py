@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+from uuid import UUID
 
 import click
 
@@ -95,7 +97,7 @@ def log(
     """
     from .messages import Transcript
 
-    kernel_id = _find(_look(client), kernel)
+    kernel_id = _find_own(client, kernel)
     transcript = Transcript(colours=sys.stdout.isatty(), everything=everything)
     transcript.next = first
     try:
@@ -121,7 +123,7 @@ def logs(client: Client, kernel: str, lines: int, as_json: bool) -> None:
     """Show what a kernel and its keeper wrote to stdout and stderr, also of a failed start."""
     import json
 
-    kernel_id = _find(_look(client), kernel)
+    kernel_id = _find_own(client, kernel)
     try:
         found = client.get(f"/api/kernels/{quote(kernel_id)}/output?lines={lines}")
     except Refused as error:
@@ -180,6 +182,20 @@ def _look(client: Client, *, timeline: int = 0) -> Seen:
 def _find(seen: Seen, text: str) -> str:
     known = {str(kernel["id"]) for kernel in seen.kernels}
     return known_id(text, known, "kernel")
+
+
+def _find_own(client: Client, text: str) -> str:
+    """The id of a kernel for its own user, who need not be an administrator. A whole id is not
+    looked up: a kernel that died long ago is on no list."""
+    with contextlib.suppress(ValueError):
+        return str(UUID(text))
+    try:
+        return _find(_look(client), text)
+    except Refused as error:
+        if error.status != 403:
+            raise
+    known = {str(row["id"]) for row in client.get("/api/kernels")}
+    return known_id(text, known, "kernel of yours")
 
 
 def _explained(error: Refused) -> CommandFailed:

@@ -7,7 +7,7 @@ comms, replies) is left out unless ``everything`` is asked for; what is missing 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..display.text import plain, safe, size
@@ -42,20 +42,20 @@ class Transcript:
             self.next = int(gap["last"]) + 1
             return self._block(_gap(gap))
         self.next = int(entry.get("seq", 0)) + 1
-        kind = str((entry.get("header") or {}).get("msg_type", ""))
+        kind = str(_mapping(entry.get("header")).get("msg_type", ""))
         if self._everything:
             return self._block(_raw(entry, kind))
-        return self._shown(kind, entry.get("content") or {})
+        return self._shown(kind, _mapping(entry.get("content")))
 
     def _shown(self, kind: str, content: Mapping[str, Any]) -> str:
         match kind:
             case "stream":
                 return self._flowing(self._safe(_text(content.get("text"))))
             case "execute_input":
-                prompt = f"In [{content.get('execution_count', ' ')}]: "
+                prompt = f"In [{_count(content)}]: "
                 return self._block(_prompted(prompt, self._safe(_text(content.get("code")))))
             case "execute_result":
-                prompt = f"Out[{content.get('execution_count', ' ')}]: "
+                prompt = f"Out[{_count(content)}]: "
                 return self._block(_prompted(prompt, self._safe(_best(content.get("data")))))
             case "display_data" | "update_display_data":
                 return self._block(self._safe(_best(content.get("data"))))
@@ -120,10 +120,19 @@ def _best(data: object) -> str:
 
 
 def _traceback(content: Mapping[str, Any]) -> str:
-    lines: Sequence[Any] = content.get("traceback") or ()
-    if lines:
+    lines = content.get("traceback")
+    if lines and isinstance(lines, list):
         return "\n".join(_text(line) for line in lines)
     return f"{content.get('ename')}: {content.get('evalue')}"
+
+
+def _count(content: Mapping[str, Any]) -> str:
+    return plain(content.get("execution_count", "")) or " "
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """What a message should have; a kernel may write anything."""
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:

@@ -217,6 +217,23 @@ def test_another_users_messages_are_nobodys_else(proxy: Proxy) -> None:
         assert "only that user may read" in result.output
 
 
+@pytest.mark.parametrize("name", [KERNEL, KERNEL[:6]])
+def test_who_is_no_administrator_reads_kernels_of_their_own(proxy: Proxy, name: str) -> None:
+    proxy.answers["/holdfast/v1/cluster"] = (403, {"message": "only administrators"})
+    proxy.answers["/api/kernels"] = (200, [{"id": KERNEL}])
+    proxy.answers[f"/api/kernels/{KERNEL}/output"] = (200, {"output": {"kernel": "boom"}})
+    proxy.answers[f"/api/kernels/{KERNEL}/log"] = (
+        200,
+        b'{"seq":1,"header":{"msg_type":"stream"},"content":{"text":"hello"}}\n',
+    )
+    logs = holdfast("kernels", "logs", name, "--url", proxy.url)
+    assert (logs.exit_code, "boom" in logs.output) == (0, True), logs.output
+    log = holdfast("kernels", "log", name, "--url", proxy.url)
+    assert (log.exit_code, log.output) == (0, "hello")
+    other = holdfast("kernels", "logs", "abc", "--url", proxy.url)
+    assert (other.exit_code, "no kernel of yours" in other.output) == (2, True), other.output
+
+
 def test_a_drain_that_needs_a_yes(proxy: Proxy) -> None:
     result = holdfast("drain", "p1", "--url", proxy.url)
     assert (result.exit_code, "Say --yes" in result.output) == (1, True)

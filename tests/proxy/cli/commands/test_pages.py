@@ -229,6 +229,25 @@ def test_a_kernels_output_moves_no_terminal() -> None:
     assert transcript(evil, colours=True) == "\x1b[31mred\x1b[0m\n"
 
 
+@pytest.mark.parametrize("kind", ["execute_input", "execute_result"])
+def test_a_prompts_number_is_a_kernels_word_too(kind: str) -> None:
+    evil = entry(1, kind, execution_count="\x1b]52;c;x\x07\x1b[2J7\n")
+    assert transcript(evil) in ("In [7]:\n", "Out[7]:\n", "In [7]: \n", "Out[7]: \n")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"header": {"msg_type": "stream"}, "content": ["x"]},
+        {"header": "stream", "content": {}},
+        {"header": {"msg_type": "error"}, "content": {"traceback": 5, "ename": "E"}},
+    ],
+)
+def test_a_message_that_is_none_ends_no_transcript(damaged: dict[str, Any]) -> None:
+    line = json.dumps({"seq": 1, **damaged}).encode()
+    assert transcript(line, entry(2, "stream", text="on")).endswith("on")
+
+
 def test_every_message_in_a_line() -> None:
     assert transcript(entry(7, "comm_msg", data={"a": "\n"}), everything=True) == (
         '7  comm_msg {"data": {"a": "\\n"}}\n'
