@@ -34,6 +34,9 @@ from .sessions import LIFETIME, Session, Sessions
 
 #: A token that is longer than this many characters is none.
 _MAX_TOKEN: Final = 4096
+#: Bytes of a form that is looked at: three for each byte of a token, and its name. Who sends it is
+#: not known yet, and a form of megabytes takes long to take apart.
+_MAX_FORM: Final = 4 * _MAX_TOKEN
 _log: Final = structlog.get_logger("holdfast.page")
 
 
@@ -248,7 +251,12 @@ async def _token_of(request: web.Request) -> str:
     """The form's field. Raises BadRequest for another body than a plain form."""
     if request.content_type != "application/x-www-form-urlencoded":
         raise BadRequest("send the token as a form field named token")
-    token = (await request.post()).get("token")
+    if request.content_length is None or request.content_length > _MAX_FORM:
+        raise BadRequest(f"a token's form has a Content-Length of {_MAX_FORM} at most")
+    try:
+        token = (await request.post()).get("token")
+    except (LookupError, ValueError) as error:
+        raise BadRequest("the form cannot be read: send it as UTF-8") from error
     return token.strip()[:_MAX_TOKEN] if isinstance(token, str) else ""
 
 

@@ -167,6 +167,24 @@ async def test_a_form_without_a_token_is_a_wrong_token(
     assert not answer.cookies
 
 
+@pytest.mark.parametrize(
+    ("data", "charset"),
+    [
+        (b"token=\xff\xfe", "utf-8"),
+        (b"token=x", "no-such-charset"),
+        (b"a&" * 500_000, "utf-8"),  # half a second of nothing else, from anybody
+    ],
+    ids=["no UTF-8", "unknown charset", "too large"],
+)
+async def test_a_form_that_cannot_be_read_is_the_senders_fault(
+    edge: EdgeServer, data: bytes, charset: str
+) -> None:
+    headers = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+    answer = await ask(f"{edge.url}cluster/sign-in", "POST", data=data, headers=headers)
+    assert answer.status == 400
+    assert not answer.cookies
+
+
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-out"])
 @pytest.mark.parametrize(
     "headers",
