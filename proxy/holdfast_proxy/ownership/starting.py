@@ -32,7 +32,15 @@ from holdfast_protocol.kernel_records import (
     next_step,
 )
 from holdfast_proxy.cluster import StartRequest
-from holdfast_proxy.errors import BadRequest, Conflict, StaleToken, StartFailed, Unavailable
+from holdfast_proxy.errors import (
+    BadRequest,
+    Conflict,
+    Misdirected,
+    ProxyError,
+    StaleToken,
+    StartFailed,
+    Unavailable,
+)
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
 from holdfast_proxy.ownership.endings import Endings
@@ -80,8 +88,9 @@ class Starts:
             try:
                 token = await parts.writer.create(request.kernel_id, record, claim_id=claim_id)
             except WriteLost:
+                if await read_kernel(parts.view, request.kernel_id) is None:
+                    raise _overtaken(request) from None
                 _log.info("a start with this id exists", kernel=request.kernel_id)
-                await read_kernel(parts.view, request.kernel_id)
             else:
                 parts.ownership.created(request.kernel_id, claim_id, token)
         return await self._follow(request)
@@ -301,6 +310,15 @@ def _digest(request: StartRequest) -> str:
     """What makes two starts with one id the same. Not the variables: a client that tries again
     may well send a newer token in them."""
     return body_digest({"spec": request.spec_name, "path": request.path})
+
+
+def _overtaken(request: StartRequest) -> ProxyError:
+    """Nothing was begun, and not for the id's sake: our lead or our registration has ended and we
+    have not seen it yet. Who passed the start on to us looks for the new leader."""
+    why = "this proxy may not start kernels any more"
+    if request.forwarded_by is not None:
+        return Misdirected(why, owner=None)
+    return Unavailable(f"{why}; ask again", retry_after=0.5)
 
 
 def _usable(request: StartRequest, record: KernelRecord | Tombstone | None) -> KernelRecord:
