@@ -81,8 +81,11 @@ class Agent:
         self._clock = clock
         make_private_directory(config.kernels)
         make_private_directory(config.log_quota)
-        # Read by keepers that live already, too: a new setting is theirs at once.
-        write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
+        try:
+            # Read by keepers that live already, too: a new setting is theirs at once.
+            write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
+        except OSError as error:  # a full disk: that of the last run holds, and kernels wait
+            _log.error("log quota not written", error=str(error))
         self._fences = FenceBook(config.state / "fences")
         self._client = KeeperClient()
         self._kernels: dict[str, Incarnation] = {}

@@ -9,7 +9,6 @@ Invariant: an incarnation leaves the table only when nothing of it runs, keeper 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -108,8 +107,12 @@ class Endings:
         kernel.reason = reason
         _log.warning("keeper gone", kernel_id=kernel.kernel_id, reason=reason)
         evidence = {"kernel_id": kernel.kernel_id, "nonce": kernel.nonce, "reason": reason}
-        with contextlib.suppress(FileNotFoundError):  # deleted at this moment
+        try:
             write_json(kernel.directory / EVIDENCE_FILE, evidence)
+        except FileNotFoundError:  # deleted at this moment
+            pass
+        except OSError as error:  # a full disk; who calls has a kernel to end all the same
+            _log.error("evidence not kept", kernel_id=kernel.kernel_id, error=str(error))
         self._on_change()
 
     async def bury_kernel(self, kernel: Incarnation) -> None:

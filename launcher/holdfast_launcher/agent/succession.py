@@ -44,6 +44,10 @@ TAKEOVER_SECONDS = 600.0
 _FORCED = 5.0
 
 
+class DiskRefuses(LaunchFailed):
+    """What a keeper is to be told could not be written: nothing was tried that could fail."""
+
+
 @dataclass(slots=True)
 class TakeoverBudget:
     """At most ``limit`` takeovers in any ``seconds``; ``now`` is any steady clock's, in seconds."""
@@ -114,13 +118,13 @@ def living_kernel(directory: Path) -> ProcessId | None:
 async def launch_keeper(engine: Engine, config: KeeperConfig) -> tuple[Keeper, KeeperFile]:
     """Launch a keeper and read what it says of itself.
 
-    Raises LaunchFailed; then no process of this launch is left.
+    Raises LaunchFailed (DiskRefuses); then no process of this launch is left.
     """
     directory = config.directory
     try:
         await asyncio.to_thread(write_private, directory / CONFIG_FILE, config.to_json())
     except OSError as error:
-        raise LaunchFailed(f"{CONFIG_FILE} cannot be written: {error}") from error
+        raise DiskRefuses(f"{CONFIG_FILE} cannot be written: {error}") from error
     keeper = await engine.launch(config)
     file = read_keeper_file(directory)
     if file is None or file.nonce != config.nonce:

@@ -15,12 +15,18 @@ import structlog
 from holdfast_launcher.agent.background import Background, Locks
 from holdfast_launcher.agent.endings import Endings
 from holdfast_launcher.agent.incarnation import Incarnation, Phase
-from holdfast_launcher.agent.succession import find_successor, launch_keeper, take_turn
+from holdfast_launcher.agent.succession import (
+    DiskRefuses,
+    find_successor,
+    launch_keeper,
+    take_turn,
+)
 from holdfast_launcher.engines.contract import Engine, Keeper, LaunchFailed
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.keeper_files import KeeperFile
 
-#: Between two tries of a launcher that has no descriptors, threads or memory left, in seconds.
+#: Between two tries of a launcher that has no descriptors, threads, memory or disk left, in
+#: seconds.
 TRY_AGAIN = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -82,8 +88,8 @@ class Takeover:
                     return None  # it was deleted meanwhile
                 try:
                     return await self._attempt(kernel, config, reason, look=look)
-                except (OSError, RuntimeError) as error:
-                    # No descriptor, thread or memory: the kernel lives, so its turn comes later.
+                except (OSError, RuntimeError, DiskRefuses) as error:
+                    # No descriptor, thread, memory or disk: the kernel lives, its turn comes later.
                     _log.warning("no takeover now", kernel_id=kernel.kernel_id, error=str(error))
             look = True  # a keeper may have come of it
             await asyncio.sleep(TRY_AGAIN)
@@ -97,6 +103,8 @@ class Takeover:
             return
         try:
             keeper, file = await launch_keeper(self._engine, config)
+        except DiskRefuses:
+            raise
         except LaunchFailed as error:
             self._endings.bring_down(kernel, f"{reason}; none could take over: {error}")
             await self._endings.bury_kernel(kernel)

@@ -156,6 +156,62 @@ async def test_when_nobody_can_take_over_the_kernel_is_ended_and_why_is_said(
     assert (await bench.put())["alive"] is False, "it had run: not started again as if it had not"
 
 
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+async def test_on_a_full_disk_a_takeover_waits_for_room(
+    bench: Bench, kernel: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel lives, and nothing about it is wrong."""
+    monkeypatch.setattr("holdfast_launcher.agent.takeover.TRY_AGAIN", 0.0)
+    await started(bench, kernel)
+    tries: list[int] = []
+    with monkeypatch.context() as full:
+        full.setattr("holdfast_launcher.agent.succession.write_json", full_disk)
+        full.setattr("holdfast_launcher.agent.endings.write_json", full_disk)
+
+        def refuse(*_: object) -> None:
+            tries.append(1)
+            full_disk()
+
+        full.setattr("holdfast_launcher.agent.succession.write_private", refuse)
+        bench.engine.keepers[0].fall()
+        await until(lambda: _true(len(tries) >= 3 or bool(bench.engine.ended)), what="it tries")
+        assert bench.agent.beat()[K]["alive"] is True
+    await until(lambda: _true(bench.agent.beat()[K]["reason"] is None), what="it is there")
+    assert bench.engine.ended == []
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_full_disk_leaves_no_kernel_unwatched(
+    bench: Bench,
+    kernel: asyncio.subprocess.Process,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: bool,
+) -> None:
+    """Its death cannot be written down; it is said all the same, and its kernel is ended."""
+    await started(bench, kernel)
+    if not recorded:  # nobody is asked to take over
+        (bench.config.kernels / K / "kernel" / "incarnation.json").unlink()
+    bench.engine.failure = "the keeper ended at its start"
+    monkeypatch.setattr("holdfast_launcher.agent.endings.write_json", full_disk)
+    bench.engine.keepers[0].fall()
+    await until(lambda: _true(bench.engine.ended == [K]), what="the kernel is ended")
+    assert (bench.agent.beat()[K]["alive"], bench.news) == (False, 1)
+
+
+async def test_a_launcher_begins_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs may have filled it; keepers and kernels that live must not be left alone for that."""
+    monkeypatch.setattr("holdfast_launcher.agent.agent.write_private", full_disk)
+    made = Bench(tmp_path)
+    await made.agent.start()
+    assert made.agent.beat() == {}
+    await made.agent.close()
+
+
 async def test_a_delete_while_another_comes_up_ends_that_one(
     bench: Bench, kernel: asyncio.subprocess.Process
 ) -> None:
