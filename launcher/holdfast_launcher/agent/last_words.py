@@ -62,8 +62,10 @@ class LastWords:
             words = read_json(self._kept / f"{kernel_id}.json") or {}
         except OSError:
             return None
-        output = words.get("output")
-        if not isinstance(output, dict):
+        output, kept_at = words.get("output"), words.get("kept_at")
+        if not isinstance(output, dict) or not isinstance(kept_at, int | float):
+            return None
+        if self._clock() - kept_at > _KEPT_SECONDS:  # its file goes when the next kernel dies
             return None
         return {str(name): str(text) for name, text in output.items()}
 
