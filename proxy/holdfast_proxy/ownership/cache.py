@@ -287,8 +287,8 @@ class ClusterView:
 
     async def _list(self) -> None:
         snapshot = await self._store.range(self._keys.prefix, timeout=5.0)
-        if self._replaced:
-            self._begin_anew()
+        if self._replaced or snapshot.revision < self._revision:
+            self._begin_anew()  # also restored while nothing was watched
         present = {found.key for found in snapshot}
         for kind, entries in self._entries.items():
             for name in list(entries):

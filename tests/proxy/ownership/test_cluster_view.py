@@ -8,7 +8,7 @@ from typing import Any
 from holdfast_protocol.keys import Keys, Kind
 from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.ownership.cache import ClusterView
-from holdfast_proxy.store.contract import ModEquals, Put
+from holdfast_proxy.store.contract import Delete, ModEquals, Put
 from holdfast_proxy.store.errors import HistoryReplaced
 from holdfast_proxy.store.memory import MemoryServer, MemoryStore
 from support.ownership_site import eventually
@@ -82,3 +82,43 @@ async def test_a_store_that_was_restored_is_believed() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_store_that_was_restored_between_two_lists_is_believed() -> None:
+    now, backup = MemoryServer(), MemoryServer()
+    store = Restored(now, backup)
+    await own(store.backup, "restored", "old")
+    for _ in range(5):
+        await own(store, "lost", "new")
+    view = ClusterView(store=store, keys=KEYS)
+    await view._list()
+    store.switch.set()
+    await view._list()
+    assert list(view.owners) == ["restored"]
+    assert view.revision == backup.revision
+
+
+async def test_a_write_that_is_answered_after_its_undoing_is_not_put_in() -> None:
+    """The watch has brought the deletion; no event would ever take the key out again."""
+    server = MemoryServer()
+    store, view = MemoryStore(server), ClusterView(store=MemoryStore(server), keys=KEYS)
+    await own(store, "k", "me")
+    key = KEYS.of(Kind.OWNER, "k")
+    written = await store.get(key)
+    await store.txn([ModEquals(key, written.mod_revision)], [Delete(key)])
+    await view._list()
+    view.apply(written)
+    assert view.owner("k") is None
+
+
+async def test_a_record_that_could_not_be_read_and_went_hides_nothing_any_more() -> None:
+    """A list of kernels is refused while one of them is unreadable."""
+    server = MemoryServer()
+    store, view = MemoryStore(server), ClusterView(store=MemoryStore(server), keys=KEYS)
+    key = KEYS.of(Kind.KERNEL, "k")
+    written = await store.txn([ModEquals(key, 0)], [Put(key, b"nonsense")])
+    await view._list()
+    assert view.unreadable_kernels == ["k"]
+    await store.txn([ModEquals(key, written.revision)], [Delete(key)])
+    await view._list()
+    assert view.unreadable_kernels == []
