@@ -193,6 +193,24 @@ async def test_an_answer_that_is_no_list_is_no_answer(
         await app.gateway_config.stop()
 
 
+async def test_a_server_that_stops_while_it_writes_leaves_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop stops right after, and would complain of tasks that could not end."""
+    with server(tmp_path, monkeypatch, f"--gateway-url={URL}") as app:
+        memory = memory_of(app)
+        before = asyncio.all_tasks()
+        waiting = [asyncio.ensure_future(memory.settle()) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for one in waiting:
+            one.cancel()  # as a handler whose client has gone
+        writing = asyncio.all_tasks() - before - set(waiting)
+        assert len(writing) >= 3
+        await app.gateway_config.stop()
+        assert [task for task in writing if not task.done()] == []
+
+
 def test_a_session_with_fields_of_other_types_costs_no_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

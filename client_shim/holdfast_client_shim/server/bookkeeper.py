@@ -53,10 +53,11 @@ class Bookkeeper:
             # shielded: a write that has begun goes on in its thread, whoever stops waiting
             await asyncio.shield(self._start(durable=True))
 
-    def close(self) -> None:
-        """Write a last time, and give the file up. Blocks; idempotent."""
+    def close(self) -> list[asyncio.Task[None]]:
+        """Write a last time, and give the file up. Blocks; idempotent. Gives the tasks that are
+        ending: what they had to write has been written, or is older."""
         if self._closed:
-            return
+            return list(self._tasks)
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -65,6 +66,7 @@ class Bookkeeper:
         except OSError as error:
             self._complain(error)
         self._file.release()
+        return list(self._tasks)
 
     def _begin_writing(self) -> None:
         self._timer = None

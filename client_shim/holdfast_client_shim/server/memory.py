@@ -117,11 +117,11 @@ class ServerMemory:
 
     def close(self) -> list[asyncio.Task[None]]:
         """The server stops: write a last time. Idempotent. Gives the tasks that are ending."""
-        self._book.close()
-        if self._checking is None:
-            return []
-        self._checking.cancel()
-        return [self._checking]
+        ending = self._book.close()
+        if self._checking is not None:
+            self._checking.cancel()
+            ending.append(self._checking)
+        return ending
 
     def _text(self) -> str:
         client = self._client
