@@ -69,6 +69,13 @@ def test_breaks_that_nobody_was_told_of_are_told_as_one() -> None:
     assert tracker.at(3.0).resumed == Resumption(0.5, 6, 0)
 
 
+def test_a_refused_connection_is_said_in_words() -> None:
+    tracker = live()
+    tracker.dialling(1.0)
+    tracker.no_answer(1.1, "[Errno 111] Connect call failed ('127.0.0.1', 8888)")
+    assert tracker.at(1.2).reason == "no gateway answers: connection refused"
+
+
 def test_silence_becomes_unreachable_by_itself() -> None:
     tracker = live()
     tracker.dialling(10.0)

@@ -101,7 +101,7 @@ class StatusTracker:
             # nobody has answered since the break began, or since the last answer
             self._silent = self._since if self._refused is None else now
         self._refused = None
-        self._reason = f"no gateway answers: {error}"
+        self._reason = f"no gateway answers: {_in_words(error)}"
 
     def refused(self, now: float, said: str, *, final: bool) -> None:
         """Gateways answered and gave no connection. ``final``: waiting will not help."""
@@ -194,3 +194,10 @@ class StatusTracker:
         if state is not self._state or state is StreamState.CONNECTED:
             self._since = now
         self._state, self._reason = state, ""
+
+
+def _in_words(error: str) -> str:
+    """What an analyst can read of a socket's error; the log has it in full."""
+    if "[Errno 111]" in error or "Connect call failed" in error:
+        return "connection refused"
+    return error
