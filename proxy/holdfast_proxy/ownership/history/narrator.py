@@ -21,6 +21,7 @@ from holdfast_protocol.ownership import Verdict
 from holdfast_protocol.records import EventRecord
 from holdfast_proxy.ownership.background import TaskSet
 from holdfast_proxy.ownership.cache import Change, ClusterView, Entry
+from holdfast_proxy.ownership.clock import Clock
 from holdfast_proxy.ownership.history.chronicle import has_mark, surplus
 from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.ownership.owner import Ownership
@@ -35,6 +36,8 @@ _log = structlog.get_logger(__name__)
 _RANK = 0.5
 #: Seconds in which a proxy's own last word arrives.
 _SETTLE = 0.5
+#: Seconds between two lines about what one kernel's log has lost.
+_SUM_UP = 60.0
 #: Seconds between two looks for lines that are too many.
 _PRUNE = 60.0
 _LEAVING = "proxy draining"
@@ -54,6 +57,7 @@ class Narrator:
         ownership: Ownership,
         timeline: Timeline,
         tasks: TaskSet,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -62,10 +66,11 @@ class Narrator:
         self._peers = peers
         self._timeline = timeline
         self._tasks = tasks
+        self._clock = clock
         self._joined = 0
         self._gone: dict[str, int] = {}
         self._former: dict[str, tuple[str, int]] = {}
-        self._lost: dict[str, int] = {}
+        self._lost: dict[str, tuple[int, float]] = {}
         view.listen(self._changed)
         ownership.on_claimed(self._claimed)
         member.on_joined(self._rejoined)
@@ -205,13 +210,18 @@ class Narrator:
     # --- losses ---
 
     def kernel_lost(self, kernel_id: str, lost: int) -> None:
-        """A keeper says that its log dropped ``lost`` messages so far before all had read them."""
-        known = self._lost.get(kernel_id)
-        self._lost[kernel_id] = lost
-        if known is None or lost <= known:
-            if known is not None or lost == 0:
-                return
-            known = 0
+        """A keeper says that its log dropped ``lost`` messages so far before all had read them.
+
+        What a log that overflows all day loses is summed up: lines of the timeline are few.
+        """
+        known, told_at = self._lost.get(kernel_id, (0, float("-inf")))
+        if lost <= known:
+            self._lost[kernel_id] = (lost, told_at)
+            return
+        now = self._clock.now()
+        if now - told_at < _SUM_UP:
+            return
+        self._lost[kernel_id] = (lost, now)
         mark = f"gap {kernel_id} {lost}"
         if not has_mark(self._view.events, mark):
             detail = f"{lost - known} messages left the log before every client had read them"

@@ -29,6 +29,7 @@ def administer(
         ownership=parts.ownership,
         timeline=parts.timeline,
         tasks=parts.tasks,
+        clock=parts.clock,
     )
     return Administrator(
         facts=Facts(cluster=config.cluster, mode=config.mode.value),

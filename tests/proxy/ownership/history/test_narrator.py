@@ -134,9 +134,21 @@ async def test_what_a_log_has_lost_is_told_once(site: Site) -> None:
     narrators[1].kernel_lost("k", 7)
     (line,) = told(b, "gap")
     assert (line.kernel, line.facts["lost"]) == ("k", 7)
+    a.moved.ahead += 61.0
     narrators[0].kernel_lost("k", 10)
     await eventually(lambda: len(told(b, "gap")) == 2)
     assert told(b, "gap")[1].facts["lost"] == 3
+
+
+async def test_a_log_that_overflows_all_day_does_not_fill_the_timeline(site: Site) -> None:
+    a, _ = site.proxies
+    narrator = a.cluster._administrator.narrator
+    for lost in range(1, 200):
+        narrator.kernel_lost("k", lost)
+    assert [line.facts["lost"] for line in told(a, "gap")] == [1]
+    a.moved.ahead += 61.0
+    narrator.kernel_lost("k", 200)
+    assert [line.facts["lost"] for line in told(a, "gap")] == [1, 199], "and nothing is left out"
 
 
 async def test_lines_wait_for_a_store_that_is_away(site: Site) -> None:
