@@ -7,6 +7,7 @@ see. What a client may know is decided here: another user's kernel looks like no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds that a drain waits for the timeline.
 _LAST_WORDS = 0.3
+#: Seconds for giving kernels up one by one, so that of a drain's time enough is left for the lease.
+_GIVING_UP = 0.25
 
 
 class ActiveCluster(Cluster):
@@ -152,8 +155,10 @@ class ActiveCluster(Cluster):
     async def drain(self) -> None:
         self._draining = True
         self._administrator.narrator.draining(kernels=len(self._parts.ownership.owned()))
-        await self._parts.ownership.release_all()
-        await self._parts.authority.resign()
+        with contextlib.suppress(TimeoutError):  # the lease's end gives up what is left
+            async with asyncio.timeout(_GIVING_UP):
+                await self._parts.ownership.release_all()
+                await self._parts.authority.resign()
         # The others read why it goes before they see it go.
         await self._parts.timeline.flush(_LAST_WORDS)
         await self._parts.member.leave()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from holdfast_protocol.keys import Kind
 from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.cluster import Readiness
 from holdfast_proxy.config import Mode
+from holdfast_proxy.edge.drain import CLUSTER_SECONDS
 from holdfast_proxy.store.contract import Delete, ModEquals, Op, Put
 from holdfast_proxy.store.errors import Unreachable
 from holdfast_proxy.store.memory import MemoryServer, MemoryStore
@@ -115,3 +118,28 @@ async def test_a_former_leader_gives_up_also_what_etcd_did_not_delete_at_first(s
     await eventually(lambda: successor.parts.ownership.effective(kernel_id))
     assert store.refusals == 0
     assert leader.parts.member.holds
+
+
+class Slow(MemoryStore):
+    """Owner keys are not deleted before ``until`` is set: etcd is slow, or they are many."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server)
+        self.until = asyncio.Event()
+
+    async def txn(self, compares: Any, then: Any, *rest: Any, **more: Any) -> Any:
+        if any(isinstance(op, Delete) and "/owners/" in op.key for op in then):
+            await self.until.wait()
+        return await super().txn(compares, then, *rest, **more)
+
+
+async def test_a_drain_in_which_kernels_are_given_up_slowly_ends_the_lease(site: Site) -> None:
+    """One call that gives up everything: without it the successor waits for the lease to expire."""
+    leader = await site.proxy("a", store=Slow(site.server))
+    await eventually(lambda: leader.parts.authority.may_own)
+    await site.launcher()
+    kernel_id = await site.running(leader)
+    async with asyncio.timeout(CLUSTER_SECONDS):  # what a drain has for it
+        await leader.cluster.drain()
+    assert site.server.get(site.keys.leader) is None
+    assert site.server.get(site.keys.of(Kind.OWNER, kernel_id)) is None
