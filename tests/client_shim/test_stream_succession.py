@@ -218,3 +218,25 @@ async def test_behind_a_plain_gateway_a_successor_calls_nothing_lost() -> None:
         (said,) = after.text("stderr")
         assert "if nothing more comes here, run this again" in said
         assert it.kernel.executed == ["print 1", "print 2"]
+
+
+async def test_what_came_from_a_plain_gateway_proves_nothing_of_a_log() -> None:
+    """It was counted by us; a keeper's numbers are others."""
+    async with scene(1, subprotocol=V1_SUBPROTOCOL) as it:
+        book = it.attach(proves=False)
+        it.stream.from_notebook(execute("print 30"))
+        await book.wait_for(book.done())
+        plain = len(book.items)
+        it.stream.from_notebook(execute("forever"))
+        await it.kernel.wait_for(lambda: "forever" in it.kernel.executed)
+        await it.gateways[0].kill()
+        it.gateways[0].subprotocol = STREAM_SUBPROTOCOL
+        it.kernel.begin_epoch()
+        await it.gateways[0].start()
+        it.stream.from_notebook(execute("print 2"))
+        await book.wait_for(book.done(2))
+        assert any("cannot repeat what it lost" in text for text in book.text("stderr"))
+        it.stream.proven(book.items[plain - 1].index)
+        assert it.stream.record().position == 0
+        book.prove()
+        assert it.stream.record().position == it.kernel.log.index.head

@@ -237,13 +237,15 @@ class KernelStream:
         self._upstream = upstream
         for frame in first:
             upstream.send(frame)
-        if self._uplink.stream is None:
+        if self._uplink.plain:
             again = self._former is not None or again
             self._take_up_former()
-            if again:
-                self._say(self._requests.warn_all(_MAY_BE_LOST, but=self._uplink.unaccepted()))
             self._lifeline.useful()
             self.monitor.live(note=_NO_REPLAY, can_replay=False)
+        elif again:
+            self._outbox.new_epoch()  # we counted that ourselves; a keeper's numbers are others
+        if again:
+            self._say(self._requests.warn_all(_MAY_BE_LOST, but=self._uplink.unaccepted()))
         self._flush()
         self._pace()
         return True
@@ -340,8 +342,7 @@ class KernelStream:
         former, self._former = self._former, None
         if former is not None:
             stream = self._uplink.stream
-            accepted = None if stream is None else stream.accepted
-            self._say(self._requests.take_over(former, accepted))
+            self._say(self._requests.take_over(former, stream.accepted if stream else None))
 
     def _refuse(self, error: RemoteError) -> None:
         self._log.error("holdfast: kernel %s: %s", self.kernel_id, error)
