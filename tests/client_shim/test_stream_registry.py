@@ -69,6 +69,24 @@ async def test_without_a_session_id_nothing_is_kept() -> None:
         assert (len(streams), streams.records()) == (0, [])
 
 
+async def test_without_a_session_id_what_cannot_be_delivered_leaves_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would push out the record of one that does come back."""
+    monkeypatch.setattr(registry, "KEEP_SECONDS", 0.01)
+    async with scene(1) as it:
+        await it.gateways[0].kill()
+        streams = registry_of(it)
+        stream, book = enter(streams)
+        stream.from_notebook(execute("print 1"))
+        stream.detach(book)
+        streams.leave(stream, resumable=False)
+        assert len(streams) == 1, "it tries for a while"
+        await eventually(lambda: len(streams) == 0)
+        assert streams.records() == []
+        streams.close()
+
+
 async def test_records_are_bounded_and_go_with_their_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

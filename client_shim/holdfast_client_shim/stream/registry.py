@@ -79,7 +79,8 @@ class StreamRegistry:
         return self._streams[key]
 
     def leave(self, stream: KernelStream, *, resumable: bool) -> None:
-        """A notebook left. Without a session id it cannot come back, so nothing is kept for it."""
+        """A notebook left. Without a session id it cannot come back, so no more is kept for it than
+        what it had sent, for a while."""
         key = (stream.kernel_id, stream.session_id)
         if stream.attached or self._streams.get(key) is not stream:
             return
@@ -87,7 +88,8 @@ class StreamRegistry:
             self.drop(stream)
         elif key not in self._timers:
             loop = asyncio.get_running_loop()
-            self._timers[key] = loop.call_later(KEEP_SECONDS, self._retire, stream)
+            end = self._retire if resumable else self.drop
+            self._timers[key] = loop.call_later(KEEP_SECONDS, end, stream)
 
     def of_kernel(self, kernel_id: str) -> list[KernelStream]:
         return [stream for (kernel, _), stream in self._streams.items() if kernel == kernel_id]
