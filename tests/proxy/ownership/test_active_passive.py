@@ -165,6 +165,21 @@ async def test_with_etcd_away_and_no_leader_clients_are_let_in(site: Site) -> No
     assert isinstance(await passive.cluster.locate(kernel_id, USER), KeeperEndpoint)
 
 
+async def test_with_etcd_away_and_a_silent_leader_clients_are_let_in(site: Site) -> None:
+    """A machine that lost power refuses nothing, so there is no evidence; and without etcd no
+    lease tells. Every proxy's 503 would leave a load balancer none to send a notebook to."""
+    leader, passive = await two(site)
+    kernel_id = await site.running(leader)
+    assert passive.cluster.readiness()[0] is Readiness.NOT_READY
+    for proxy in site.proxies:
+        proxy.link.link = Link.REFUSED
+    passive.moved.ahead += 10.0
+    await eventually(lambda: passive.cluster.readiness()[0] is Readiness.DEGRADED)
+    assert isinstance(await passive.cluster.locate(kernel_id, USER), KeeperEndpoint)
+    passive.link.link = Link.UP
+    await eventually(lambda: passive.cluster.readiness()[0] is Readiness.NOT_READY)
+
+
 async def test_a_keeper_without_record_reaches_the_leader_through_a_passive_one(
     site: Site,
 ) -> None:

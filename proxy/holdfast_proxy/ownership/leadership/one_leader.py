@@ -102,6 +102,8 @@ class OneLeader(Authority):
         leader = self.leader
         if self.may_own or leader is None or leader == self._member.proxy_id:
             return None
+        if not self._member.holds:
+            return None  # without etcd nobody can say whether that one still lives
         if self._peers.verdict(leader).allows:
             return None  # nobody leads: until somebody does, clients are better here than nowhere
         return f"passive: {leader} leads"
