@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -45,6 +46,14 @@ def _describe(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         return f"{process.pid}: {' '.join(process.cmdline())[:160]}"
     return str(process.pid)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_hear_ctrl_c() -> None:
+    """A shell that runs the suite in the background has SIGINT ignored, and children inherit that:
+    no test of Ctrl-C could pass. A handler here means the default in what is executed."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
