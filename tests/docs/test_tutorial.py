@@ -49,7 +49,9 @@ def base_env(folder: Path, **more: str) -> dict[str, str]:
     env = clean_env(GIT_CONFIG_GLOBAL=str(config), XDG_STATE_HOME="", **more)
     ours = f"{sys.prefix}/bin"
     env["PATH"] = ":".join(part for part in env["PATH"].split(":") if part != ours)
-    return {key: value for key, value in env.items() if not key.startswith("PYTHON")}
+    # MAKEFLAGS carries the variables of a `make tutorial` around us to the newcomer's own make.
+    ours_too = ("PYTHON", "MAKE", "MFLAGS")
+    return {key: value for key, value in env.items() if not key.startswith(ours_too)}
 
 
 def with_our_path(text: str) -> str:

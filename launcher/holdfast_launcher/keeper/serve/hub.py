@@ -305,7 +305,7 @@ class Hub(KernelListener):
         try:
             kind, parent_id = message.msg_type, message.parent_id
             if kind == "execute_input":
-                self.requests.started(parent_id)
+                self.requests.started(parent_id, message.content_dict().get("execution_count"))
                 self._begun_at = self.sessions.clock()
             elif kind == "status":
                 state = message.content_dict().get("execution_state")

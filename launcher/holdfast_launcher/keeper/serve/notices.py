@@ -93,7 +93,8 @@ class Notices:
             "traceback": [],
         }
         if request.msg_type == "execute_request":
-            content |= {"execution_count": None, "user_expressions": {}, "payload": []}
+            count = request.execution_count
+            content |= {"execution_count": count, "user_expressions": {}, "payload": []}
         kind = request.msg_type.removesuffix("_request") + "_reply"
         return self._message(request.channel, kind, kernel_session, _header(request), content)
 

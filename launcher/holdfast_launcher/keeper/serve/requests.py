@@ -33,6 +33,8 @@ class Request:
     accepted_at: int
     given: bool = False
     started: bool = False
+    #: From ``execute_input``: a reply in the kernel's place keeps the cell's number.
+    execution_count: int | None = None
     reply_seq: int = 0
     idle_seq: int = 0
 
@@ -101,11 +103,13 @@ class RequestBook:
     def find(self, msg_id: str) -> Request | None:
         return self._open.get(msg_id)
 
-    def started(self, parent_id: str) -> None:
-        """The kernel began to work on it."""
+    def started(self, parent_id: str, execution_count: object = None) -> None:
+        """The kernel began to work on it, as its ``execution_count`` if it is a cell."""
         request = self._open.get(parent_id)
         if request is not None:
             request.started = True
+            if isinstance(execution_count, int):
+                request.execution_count = execution_count
 
     def replied(self, parent_id: str, seq: int) -> None:
         """Its reply is in the log as ``seq``."""

@@ -54,6 +54,7 @@ async def test_a_gap_with_the_reply_in_it_ends_the_cell_with_an_error(
         assert "messages lost: log full" in notices[0]
         reply = reply_of(client.messages, request)
         assert (reply["status"], reply["ename"]) == ("error", "HoldfastGap")
+        assert reply["execution_count"] == 1, "the cell keeps its number"
         if isinstance(client, StreamClient):
             assert len(client.gaps) == 1
         assert (await client.run("echo next"))[1] == ["next"]
