@@ -17,10 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
-import psutil
 import pytest
 
-from support.cluster import Cluster
+from support.cluster import Cluster, http_get
 from support.figures import report
 from support.haproxy import CONFIG, HAProxy, check, localised
 from support.notebook import Execution, Notebook, notebook
@@ -106,28 +105,20 @@ async def whole(cluster: Cluster, balancer: HAProxy) -> AsyncIterator[None]:
     await asyncio.to_thread(balancer.wait_states, "UP", "UP", "UP")
 
 
-def tunnelling(cluster: Cluster, kernel_id: str) -> int:
-    """Which proxy has the connection to the kernel's keeper, whoever is in front of it."""
-    file = cluster.base / "launcher" / "kernels" / kernel_id / "keeper.json"
-    port = json.loads(file.read_text())["endpoint"]["port"]
+def tunnelling(cluster: Cluster) -> int:
+    """Which proxy has the one tunnel of the cluster, whoever is in front of it: they say so
+    themselves. (Connections to a keeper tell nothing: proxies also ask keepers things.)"""
 
     def one() -> list[int]:
-        found = [
-            n
-            for n, proxy in enumerate(cluster.proxies)
-            if proxy.alive and port in _established(proxy.pid)
-        ]
+        found = [n for n, url in enumerate(cluster.proxy_urls) if tunnels(cluster, url)]
         return found if len(found) == 1 else []
 
     return wait_until(one, seconds=10, what="one proxy that carries the tunnel")[0]
 
 
-def _established(pid: int) -> set[int]:
-    return {
-        link.raddr.port
-        for link in psutil.Process(pid).net_connections(kind="tcp")
-        if link.status == psutil.CONN_ESTABLISHED and link.raddr
-    }
+def tunnels(cluster: Cluster, url: str) -> int:
+    status, body = http_get(f"{url}/holdfast/v1/proxy", token=cluster.token)
+    return int(json.loads(body)["tunnels"] or 0) if status == 200 else 0
 
 
 @asynccontextmanager
@@ -351,7 +342,7 @@ async def test_a_shim_that_knows_the_one_address_only(cluster: Cluster, balancer
             cell = PrinterCell(number, LINES, cluster.base / "shim-ha.side", interval=0.01)
             execution = await book.execute(cell.code)
             await execution.wait_text(f"{number}:30\n")
-            carrier = await asyncio.to_thread(tunnelling, cluster, book.kernel_id)
+            carrier = await asyncio.to_thread(tunnelling, cluster)
             proxy = cluster.proxies[carrier]
             moment = asyncio.get_running_loop().time()
             proxy.signal(how)
