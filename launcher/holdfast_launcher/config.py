@@ -28,8 +28,8 @@ from msgspec import Meta, Struct
 
 from holdfast_launcher.environment import is_refused
 from holdfast_launcher.errors import ConfigError
-from holdfast_launcher.statefiles import read_secret
-from holdfast_launcher.tls import is_loopback
+from holdfast_launcher.network.tls import is_loopback
+from holdfast_launcher.state.statefiles import read_secret
 
 _MIB = 1024 * 1024
 #: The keeper that is run unless the configuration names another.

@@ -16,9 +16,9 @@ from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, Ke
 from holdfast_launcher.engines.local import end_kernel_processes
 from holdfast_launcher.environment import kernel_mark
 from holdfast_launcher.errors import StaleToken
-from holdfast_launcher.keeper_files import EVIDENCE_FILE, read_keeper_file, read_launch_file
 from holdfast_launcher.processes import wait_ended
-from holdfast_launcher.statefiles import read_json, write_json
+from holdfast_launcher.state.keeper_files import EVIDENCE_FILE, read_keeper_file, read_launch_file
+from holdfast_launcher.state.statefiles import read_json, write_json
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
 

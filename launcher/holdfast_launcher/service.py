@@ -26,13 +26,13 @@ from holdfast_launcher.config import KEEPER_ENTRY, LauncherConfig
 from holdfast_launcher.engines.local import LocalEngine
 from holdfast_launcher.environment import base_environment
 from holdfast_launcher.errors import ConfigError
-from holdfast_launcher.heartbeat import Heartbeat, Presence
-from holdfast_launcher.http import make_app
 from holdfast_launcher.kernelspecs import KernelspecCatalog
+from holdfast_launcher.network.heartbeat import Heartbeat, Presence
+from holdfast_launcher.network.http import make_app
+from holdfast_launcher.network.tls import Identity, obtain_identity
 from holdfast_launcher.processes import become_subreaper, become_undumpable
 from holdfast_launcher.reaper import Reaper
-from holdfast_launcher.statefiles import make_private_directory, obtain_secret, write_json
-from holdfast_launcher.tls import Identity, obtain_identity
+from holdfast_launcher.state.statefiles import make_private_directory, obtain_secret, write_json
 
 #: Starts that are under way at SIGTERM get this long, in seconds.
 _GRACE = 3.0

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(240)]
 
 KILLS = int(os.environ.get("HOLDFAST_KILLS", "3"))
 LINES = 300
-#: The keeper asks for proof after each batch, and again after 64 entries: see keeper/serve/plain.
+#: The keeper asks for proof after each batch, and again after 64 entries (serve/clients/plain).
 UNPROVEN = 2 * 64
 
 

@@ -68,10 +68,22 @@ def clean_env(**more: str) -> dict[str, str]:
 
 
 class Cluster:
-    """etcd, proxies, a launcher and Jupyter Servers; ``stop`` ends all, kernels included."""
+    """etcd, proxies, launchers and Jupyter Servers; ``stop`` ends all, kernels included.
+
+    ``etcd`` and ``launcher`` are the first ones, which is all there is in most tests;
+    ``etcd_binary`` is another etcd than `find_etcd`'s.
+    """
 
     def __init__(
-        self, base: Path, *, proxies: int = 2, proxy_toml: str = "", launcher_toml: str = ""
+        self,
+        base: Path,
+        *,
+        proxies: int = 2,
+        launchers: int = 1,
+        etcd_members: int = 1,
+        etcd_binary: str | None = None,
+        proxy_toml: str = "",
+        launcher_toml: str = "",
     ) -> None:
         self.base = base
         self.token = secrets.token_urlsafe(24)
@@ -80,12 +92,16 @@ class Cluster:
         self.join_token = secrets.token_urlsafe(32)
         self._proxy_toml, self._launcher_toml = proxy_toml, launcher_toml
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.etcd_url = f"http://127.0.0.1:{free_port()}"
-        self.etcd = self._make_etcd()
+        self.etcd_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(etcd_members)]
+        self.etcds = self._make_etcds(etcd_binary or find_etcd())
+        self.etcd, self.etcd_url = self.etcds[0], self.etcd_urls[0]
         self.proxy_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(proxies)]
         self.proxies = [self._make_proxy(n) for n in range(proxies)]
-        self.launcher_config = base / "launcher.toml"
-        self.launcher = self._make_launcher()
+        self.launcher_configs = [
+            base / ("launcher.toml" if n == 0 else f"launcher-{n}.toml") for n in range(launchers)
+        ]
+        self.launchers = [self._make_launcher(n) for n in range(launchers)]
+        self.launcher, self.launcher_config = self.launchers[0], self.launcher_configs[0]
 
     def start(self) -> Cluster:
         """Start everything and wait until kernels can be started."""
@@ -93,7 +109,8 @@ class Cluster:
             self.start_etcd()
             for proxy in self.proxies:
                 proxy.start()
-            self.launcher.start()
+            for launcher in self.launchers:
+                launcher.start()
             for n in range(len(self.proxies)):
                 self.wait_proxy(n, kernelspecs=True)
         except BaseException:
@@ -103,36 +120,57 @@ class Cluster:
 
     def stop(self) -> None:
         """End everything. Idempotent; every step is tried."""
-        for process in [*self.proxies, self.launcher, self.etcd]:
+        for process in [*self.proxies, *self.launchers, *self.etcds]:
             if process.alive:
                 os.kill(process.pid, 18)  # SIGCONT: a frozen one cannot end
         for server in self.servers:
             server.process.stop()
-        self.launcher.stop()
+        for launcher in self.launchers:
+            launcher.stop()
         self.end_kernels()
         for proxy in self.proxies:
             proxy.stop()
-        self.etcd.stop()
+        for etcd in self.etcds:
+            etcd.stop()
 
     def end_kernels(self) -> None:
-        command = [sys.executable, "-m", "holdfast_launcher", "end-kernels"]
-        with (self.base / "end-kernels.log").open("ab") as log:
-            subprocess.run(
-                [*command, "--config", str(self.launcher_config)],
-                check=False,
-                timeout=60,
-                env=clean_env(),
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
+        command = [sys.executable, "-m", "holdfast_launcher", "end-kernels", "--config"]
+        for config in self.launcher_configs:
+            with (self.base / "end-kernels.log").open("ab") as log:
+                subprocess.run(
+                    [*command, str(config)],
+                    check=False,
+                    timeout=60,
+                    env=clean_env(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
 
     def start_etcd(self) -> None:
-        self.etcd.start()
+        """Start the members that do not run, and wait until all serve."""
+        for etcd in self.etcds:
+            if not etcd.alive:
+                etcd.start()
+        for url in self.etcd_urls:
+            self.wait_etcd(url)
+
+    def wait_etcd(self, url: str) -> None:
+        """Wait until the member at ``url`` serves, which it does in a quorum only."""
         wait_until(
-            lambda: http_status(f"{self.etcd_url}/health") == 200,
-            seconds=START_SECONDS,
-            what="etcd",
+            lambda: http_status(f"{url}/health") == 200, seconds=START_SECONDS, what=f"etcd {url}"
         )
+
+    def etcd_leader(self) -> int:
+        """Which member leads; waits for one."""
+
+        def leading() -> list[int]:
+            return [
+                n
+                for n, url in enumerate(self.etcd_urls)
+                if b"etcd_server_is_leader 1" in http_get(f"{url}/metrics")[1]
+            ]
+
+        return wait_until(leading, seconds=START_SECONDS, what="an etcd leader")[0]
 
     def start_proxy(self, n: int, *, wait: bool = True) -> None:
         self.proxies[n].start()
@@ -186,15 +224,21 @@ class Cluster:
         command = [sys.executable, "-m", module, "--config", str(config)]
         return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env())
 
-    def _make_etcd(self) -> ManagedProcess:
-        peer = f"http://127.0.0.1:{free_port()}"
-        command = [
-            find_etcd(), "--name=m1", f"--data-dir={self.base / 'etcd'}",
-            f"--listen-client-urls={self.etcd_url}", f"--advertise-client-urls={self.etcd_url}",
-            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=m1={peer}", "--log-level=warn", "--logger=zap",
-        ]  # fmt: skip
-        return ManagedProcess("etcd", command, log=self.base / "etcd.log", env=clean_env())
+    def _make_etcds(self, binary: str) -> list[ManagedProcess]:
+        peers = [f"http://127.0.0.1:{free_port()}" for _ in self.etcd_urls]
+        everybody = ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))
+        made = []
+        for n, (url, peer) in enumerate(zip(self.etcd_urls, peers, strict=True)):
+            name = "etcd" if n == 0 else f"etcd-{n}"
+            command = [
+                binary, f"--name=m{n}", f"--data-dir={self.base / name}",
+                f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
+                f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster={everybody}", "--log-level=warn", "--logger=zap",
+            ]  # fmt: skip
+            log = self.base / f"{name}.log"
+            made.append(ManagedProcess(name, command, log=log, env=clean_env()))
+        return made
 
     def _make_proxy(self, n: int) -> ManagedProcess:
         config = self.base / f"proxy-{n}.toml"
@@ -202,19 +246,20 @@ class Cluster:
             f'proxy_id = "proxy-{n}"\nport = {urlsplit(self.proxy_urls[n]).port}\n'
             f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self.cluster_key}"\n'
             f'join_token = "{self.join_token}"\nmode = "{MODE}"\n{self._proxy_toml}\n'
-            f'[etcd]\nendpoints = ["{self.etcd_url}"]\n'
+            f"[etcd]\nendpoints = {json.dumps(self.etcd_urls)}\n"
         )
         _write_private(config, toml)
         return self._python(f"proxy-{n}", "holdfast_proxy", config)
 
-    def _make_launcher(self) -> ManagedProcess:
+    def _make_launcher(self, n: int) -> ManagedProcess:
+        name = "launcher" if n == 0 else f"launcher-{n}"
         toml = (
-            f'launcher_id = "launcher-0"\nstate_dir = "{self.base / "launcher"}"\n'
+            f'launcher_id = "launcher-{n}"\nstate_dir = "{self.base / name}"\n'
             f'proxies = {json.dumps(self.proxy_urls)}\njoin_token = "{self.join_token}"\n'
             f"single_user = true\n{self._launcher_toml}\n"
         )
-        _write_private(self.launcher_config, toml)
-        return self._python("launcher", "holdfast_launcher", self.launcher_config)
+        _write_private(self.launcher_configs[n], toml)
+        return self._python(name, "holdfast_launcher", self.launcher_configs[n])
 
 
 class JupyterServer:

@@ -22,14 +22,14 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from holdfast_launcher.agent.incarnation import Incarnation, Phase
 from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, KeeperStranger
 from holdfast_launcher.engines.contract import Engine
-from holdfast_launcher.keeper_files import (
+from holdfast_launcher.processes import ProcessId
+from holdfast_launcher.state.keeper_files import (
     EVIDENCE_FILE,
     KeeperFile,
     read_keeper_file,
     read_launch_file,
 )
-from holdfast_launcher.processes import ProcessId
-from holdfast_launcher.statefiles import read_json
+from holdfast_launcher.state.statefiles import read_json
 
 _log = structlog.get_logger(__name__)
 

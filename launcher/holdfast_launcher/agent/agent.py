@@ -41,11 +41,15 @@ from holdfast_launcher.errors import (
     NotReady,
     StartFailed,
 )
-from holdfast_launcher.fences import FenceBook
 from holdfast_launcher.keeper.log.quota import QUOTA_FILE
-from holdfast_launcher.keeper_files import KeeperFile, read_keeper_file
 from holdfast_launcher.kernelspecs import KernelspecCatalog
-from holdfast_launcher.statefiles import make_private_directory, remove_directory, write_private
+from holdfast_launcher.state.fences import FenceBook
+from holdfast_launcher.state.keeper_files import KeeperFile, read_keeper_file
+from holdfast_launcher.state.statefiles import (
+    make_private_directory,
+    remove_directory,
+    write_private,
+)
 from holdfast_protocol.fencing import Token
 
 #: When directories in which no keeper had begun at our start are looked at again.

@@ -18,9 +18,9 @@ from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, Ke
 from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.engines.contract import Engine
 from holdfast_launcher.errors import NotReady, StaleToken
-from holdfast_launcher.fences import FenceBook
-from holdfast_launcher.keeper_files import EVIDENCE_FILE
-from holdfast_launcher.statefiles import remove_directory, write_json
+from holdfast_launcher.state.fences import FenceBook
+from holdfast_launcher.state.keeper_files import EVIDENCE_FILE
+from holdfast_launcher.state.statefiles import remove_directory, write_json
 from holdfast_protocol.fencing import Token
 
 #: How long an ending that was asked for politely may take before it is forced, in seconds.

@@ -17,7 +17,7 @@ from holdfast_launcher.agent.succession import TakeoverBudget
 from holdfast_launcher.config import is_wildcard
 from holdfast_launcher.engines.contract import Keeper
 from holdfast_launcher.environment import kernel_mark
-from holdfast_launcher.keeper_files import ActivityReader, KeeperFile
+from holdfast_launcher.state.keeper_files import ActivityReader, KeeperFile
 
 
 class Phase(Enum):

@@ -14,7 +14,7 @@ import aiohttp
 
 from holdfast_launcher.config import is_wildcard
 from holdfast_launcher.errors import StaleToken
-from holdfast_launcher.keeper_files import KeeperFile
+from holdfast_launcher.state.keeper_files import KeeperFile
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast_launcher.engines.zygote import LOG_FILE
-from holdfast_launcher.statefiles import make_private_directory, read_json, write_json
+from holdfast_launcher.state.statefiles import make_private_directory, read_json, write_json
 
 #: Where a keeper leaves its kernel's output, below the kernel's directory.
 KERNEL_OUTPUT = ("kernel", "output.log")

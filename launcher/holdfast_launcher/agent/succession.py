@@ -24,15 +24,15 @@ import msgspec
 
 from holdfast_launcher.engines.contract import Engine, Keeper, LaunchFailed
 from holdfast_launcher.keeper.config import KeeperConfig
-from holdfast_launcher.keeper_files import (
+from holdfast_launcher.processes import ProcessId
+from holdfast_launcher.state.keeper_files import (
     EVIDENCE_FILE,
     KEEPER_FILE,
     KeeperFile,
     read_keeper_file,
     read_launch_file,
 )
-from holdfast_launcher.processes import ProcessId
-from holdfast_launcher.statefiles import read_json, write_json, write_private
+from holdfast_launcher.state.statefiles import read_json, write_json, write_private
 
 #: What the keeper was told, for the one that follows it.
 CONFIG_FILE = "config.json"

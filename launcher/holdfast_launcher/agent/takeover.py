@@ -23,7 +23,7 @@ from holdfast_launcher.agent.succession import (
 )
 from holdfast_launcher.engines.contract import Engine, Keeper, LaunchFailed
 from holdfast_launcher.keeper.config import KeeperConfig
-from holdfast_launcher.keeper_files import KeeperFile
+from holdfast_launcher.state.keeper_files import KeeperFile
 
 #: Between two tries of a launcher that has no descriptors, threads, memory or disk left, in
 #: seconds.

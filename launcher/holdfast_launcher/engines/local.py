@@ -28,10 +28,10 @@ from holdfast_launcher.engines.zygote import LOG_FILE
 from holdfast_launcher.engines.zygote_link import ZygoteBroken, ZygoteGone
 from holdfast_launcher.environment import MARK
 from holdfast_launcher.keeper.config import KeeperConfig
-from holdfast_launcher.keeper_files import read_keeper_file, read_launch_file
 from holdfast_launcher.processes import ProcessId, marked, wait_ended
 from holdfast_launcher.reaper import Reaper, describe_status
-from holdfast_launcher.statefiles import read_json
+from holdfast_launcher.state.keeper_files import read_keeper_file, read_launch_file
+from holdfast_launcher.state.statefiles import read_json
 
 #: Forks that a dying zygote may spoil before a start fails.
 _ATTEMPTS = 3

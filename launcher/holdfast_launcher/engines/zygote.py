@@ -37,7 +37,7 @@ from holdfast_launcher.processes import (
     machine_boot_id,
     set_process_name,
 )
-from holdfast_launcher.statefiles import write_json
+from holdfast_launcher.state.statefiles import write_json
 
 LAUNCH_FILE = "launch.json"
 LOG_FILE = "keeper.log"

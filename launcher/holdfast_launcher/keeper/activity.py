@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from holdfast_launcher.statefiles import read_json
+from holdfast_launcher.state.statefiles import read_json
 
 from .state_files import ACTIVITY_FILE, KEEPER_FILE, start_time, write_atomic
 

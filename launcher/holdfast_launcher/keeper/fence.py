@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from holdfast_launcher.statefiles import read_json
+from holdfast_launcher.state.statefiles import read_json
 from holdfast_protocol.errors import InvalidState, RecordError
 from holdfast_protocol.fencing import Acknowledged, Token
 

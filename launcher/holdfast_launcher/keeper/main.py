@@ -26,7 +26,7 @@ import structlog
 from aiohttp import web
 
 from holdfast_launcher.logs import unfailing
-from holdfast_launcher.tls import Identity, is_loopback, make_identity
+from holdfast_launcher.network.tls import Identity, is_loopback, make_identity
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
 
@@ -36,7 +36,7 @@ from .fence import Fence
 from .log.journal import Journal, Settling
 from .log.quota import NodeQuota
 from .ports import KernelHost, KernelListener, KernelStartFailed
-from .serve.connection import Connection
+from .serve.clients.connection import Connection
 from .serve.gate import Gate
 from .serve.http import KeeperApi, Parts
 from .serve.hub import Hub

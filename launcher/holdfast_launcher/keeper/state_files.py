@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast_launcher.statefiles import write_private
+from holdfast_launcher.state.statefiles import write_private
 
 KEEPER_FILE = "keeper.json"
 FENCE_FILE = "fence.json"

@@ -15,17 +15,20 @@ from aiohttp import web
 from ..cluster import Cluster
 from ..config import ConfigError, ProxyConfig
 from ..page import PageRoutes, page_events
-from . import health, internal, kernel_log, rest_kernels, rest_kernelspecs
+from . import health, internal
 from .admin import routes as admin
 from .admin.access import require_admin
 from .arrival import ArrivalClock
 from .auth import Authenticator
-from .channels import channels
 from .context import EDGE, Edge
-from .environment import is_refused
 from .errors_middleware import errors_middleware
 from .gate import add_cors_headers, build_gate
+from .rest import kernel_log
+from .rest import kernels as rest_kernels
+from .rest import kernelspecs as rest_kernelspecs
+from .rest.environment import is_refused
 from .tunnel.registry import TunnelRegistry
+from .websocket.channels import channels
 
 #: A start request's environment may be large; nothing else has a body worth the name.
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024

@@ -22,7 +22,7 @@ from .tunnel.pump import ReadBuffer
 from .tunnel.registry import TunnelRegistry
 
 if TYPE_CHECKING:
-    from .standin import Standin
+    from .websocket.standin import Standin
 
 
 @dataclass(slots=True)

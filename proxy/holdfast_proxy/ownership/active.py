@@ -33,22 +33,22 @@ from holdfast_proxy.errors import Conflict, NotFound, ProxyError, Unavailable
 from holdfast_proxy.overview import Administration
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
-from holdfast_proxy.ownership.calling import Caller
-from holdfast_proxy.ownership.endings import Endings
-from holdfast_proxy.ownership.forwarding import Forwarder
-from holdfast_proxy.ownership.keepers import KeeperError
-from holdfast_proxy.ownership.launcher_client import LauncherError
-from holdfast_proxy.ownership.launchers import LAUNCHER_TTL
+from holdfast_proxy.ownership.calls.calling import Caller
+from holdfast_proxy.ownership.calls.forwarding import Forwarder
+from holdfast_proxy.ownership.calls.keepers import KeeperError
+from holdfast_proxy.ownership.calls.launcher_client import LauncherError
+from holdfast_proxy.ownership.calls.peers import Peers
+from holdfast_proxy.ownership.kernels.endings import Endings
+from holdfast_proxy.ownership.kernels.lifecycle import Lifecycle
+from holdfast_proxy.ownership.kernels.models import is_shown, live_model, recorded_model
+from holdfast_proxy.ownership.kernels.orphans import Orphans
+from holdfast_proxy.ownership.kernels.starting import Starts
+from holdfast_proxy.ownership.kernels.sweep import Sweep
 from holdfast_proxy.ownership.leadership.delegation import Delegation
-from holdfast_proxy.ownership.lifecycle import Lifecycle
 from holdfast_proxy.ownership.member import ConfigMismatch, Standing
-from holdfast_proxy.ownership.models import is_shown, live_model, recorded_model
-from holdfast_proxy.ownership.orphans import Orphans
+from holdfast_proxy.ownership.nodes.launchers import LAUNCHER_TTL
 from holdfast_proxy.ownership.overview.administrator import Administrator
 from holdfast_proxy.ownership.parts import Parts
-from holdfast_proxy.ownership.peers import Peers
-from holdfast_proxy.ownership.starting import Starts
-from holdfast_proxy.ownership.sweep import Sweep
 from holdfast_proxy.store.contract import Store
 from holdfast_proxy.store.errors import StoreError
 

@@ -37,9 +37,9 @@ from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.errors import ProxyError, Unavailable
 from holdfast_proxy.ownership.background import SingleFlight, TaskSet
 from holdfast_proxy.ownership.cache import Change, ClusterView
+from holdfast_proxy.ownership.calls.peers import Peers
 from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
-from holdfast_proxy.ownership.peers import Peers
 from holdfast_proxy.store.contract import Delete, KeyValue, ModEquals, Put, Store
 from holdfast_proxy.store.errors import LeaseLost, StoreError, Unknown
 

@@ -16,19 +16,19 @@ from holdfast_proxy.cluster import LifecycleCall
 from holdfast_proxy.errors import NotFound, Unavailable
 from holdfast_proxy.ownership.background import TaskSet
 from holdfast_proxy.ownership.cache import ClusterView, Entry
+from holdfast_proxy.ownership.calls.endpoints import Endpoints
+from holdfast_proxy.ownership.calls.keepers import Guard, KeeperClient
+from holdfast_proxy.ownership.calls.launcher_client import Handle, LauncherClient
 from holdfast_proxy.ownership.clock import Clock
-from holdfast_proxy.ownership.endpoints import Endpoints
-from holdfast_proxy.ownership.keepers import Guard, KeeperClient
-from holdfast_proxy.ownership.kernelspecs import Kernelspecs
-from holdfast_proxy.ownership.launcher_client import Handle, LauncherClient
-from holdfast_proxy.ownership.launchers import Launchers
+from holdfast_proxy.ownership.history.timeline import Timeline
+from holdfast_proxy.ownership.kernels.writes import KernelWriter, read_kernel
 from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
+from holdfast_proxy.ownership.nodes.kernelspecs import Kernelspecs
+from holdfast_proxy.ownership.nodes.launchers import Launchers
+from holdfast_proxy.ownership.nodes.reports import Reports
 from holdfast_proxy.ownership.owner import Ownership
-from holdfast_proxy.ownership.reports import Reports
 from holdfast_proxy.ownership.sealing import Sealer
-from holdfast_proxy.ownership.timeline import Timeline
-from holdfast_proxy.ownership.writes import KernelWriter, read_kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.processes import ProcessId
-from holdfast_launcher.statefiles import write_json
+from holdfast_launcher.state.statefiles import write_json
 
 
 def run(config: KeeperConfig, ready_fd: int) -> int:

@@ -15,7 +15,7 @@ from aiohttp import web
 from launcher_process import LauncherProcess, new_id, process_of
 
 from holdfast_launcher.config import LauncherConfig, parse_config
-from holdfast_launcher.heartbeat import Heartbeat, Presence
+from holdfast_launcher.network.heartbeat import Heartbeat, Presence
 from support.processes import free_port
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from launcher_process import LauncherProcess, new_id
 
 from holdfast_launcher.agent.last_words import LastWords
-from holdfast_launcher.statefiles import remove_directory
+from holdfast_launcher.state.statefiles import remove_directory
 
 
 def kernel(kernels: Path, name: str, *, output: str = "", keeper: str = "") -> Path:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast_launcher import statefiles
 from holdfast_launcher.errors import ConfigError, StaleToken
-from holdfast_launcher.fences import FenceBook
+from holdfast_launcher.state import statefiles
+from holdfast_launcher.state.fences import FenceBook
 from holdfast_protocol.fencing import Token
 
 

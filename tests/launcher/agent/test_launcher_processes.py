@@ -13,7 +13,7 @@ import pytest
 
 from holdfast_launcher.processes import ProcessGroup, ProcessId, marked, wait_ended
 from holdfast_launcher.reaper import describe_status
-from holdfast_launcher.statefiles import (
+from holdfast_launcher.state.statefiles import (
     make_private_directory,
     obtain_secret,
     read_json,

@@ -11,7 +11,7 @@ from launcher_process import LauncherProcess, new_id
 from test_heartbeat import SmallProxy
 
 from holdfast_launcher.config import KEEPER_ENTRY
-from holdfast_launcher.tls import make_identity, obtain_identity
+from holdfast_launcher.network.tls import make_identity, obtain_identity
 
 
 def test_an_identity_is_kept_and_private(tmp_path: Path) -> None:

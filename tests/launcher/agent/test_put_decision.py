@@ -8,8 +8,8 @@ import pytest
 
 from holdfast_launcher.agent.incarnation import Answer, Incarnation, Phase, decide_put
 from holdfast_launcher.agent.launching import working_directory
-from holdfast_launcher.keeper_files import ActivityReader, Endpoint, KeeperFile
-from holdfast_launcher.statefiles import write_json
+from holdfast_launcher.state.keeper_files import ActivityReader, Endpoint, KeeperFile
+from holdfast_launcher.state.statefiles import write_json
 
 
 def keeper_file(host: str = "127.0.0.1") -> KeeperFile:

@@ -15,7 +15,7 @@ from holdfast_launcher.engines.local import end_kernel_processes
 from holdfast_launcher.engines.zygote import write_launch_file
 from holdfast_launcher.keeper.activity import StateWriter
 from holdfast_launcher.keeper.kernel.launch import IncarnationRecord
-from holdfast_launcher.keeper_files import read_keeper_file
+from holdfast_launcher.state.keeper_files import read_keeper_file
 
 NOBODY = "no process carries this mark"
 IDENTITY = {

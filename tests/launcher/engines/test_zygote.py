@@ -25,7 +25,7 @@ from holdfast_launcher.engines.zygote import (
 from holdfast_launcher.engines.zygote_link import ZygoteGone, ZygoteLink
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.processes import ProcessId
-from holdfast_launcher.statefiles import read_json
+from holdfast_launcher.state.statefiles import read_json
 
 HERE = Path(__file__).parent
 

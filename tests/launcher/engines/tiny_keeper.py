@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.processes import ProcessId, machine_boot_id
-from holdfast_launcher.statefiles import write_json
+from holdfast_launcher.state.statefiles import write_json
 
 #: The zygote imports this module; a fork of it remembers whose fork it is.
 ZYGOTE = os.getpid()

@@ -17,7 +17,7 @@ from holdfast_proxy.edge.arrival import (
     ArrivalClock,
     boottime,
 )
-from holdfast_proxy.edge.lifecycle_headers import read_call, refuse_if_late
+from holdfast_proxy.edge.rest.lifecycle_headers import read_call, refuse_if_late
 from holdfast_proxy.errors import BadRequest, Unavailable
 from support.edge_server import AUTH, serve_edge
 from support.fake_cluster import FakeCluster

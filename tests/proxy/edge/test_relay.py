@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from holdfast_proxy.cluster import KeeperEndpoint
-from holdfast_proxy.edge import relay
-from holdfast_proxy.edge.relay import Upstream
 from holdfast_proxy.edge.tunnel.dial import KeeperUnreachable
+from holdfast_proxy.edge.websocket import relay
+from holdfast_proxy.edge.websocket.relay import Upstream
 from support.edge_server import until
 from support.fake_keeper import WebsocketKeeper
 

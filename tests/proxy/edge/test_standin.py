@@ -22,8 +22,8 @@ from holdfast_protocol.jupyter import (
 )
 from holdfast_proxy.cluster import Dead, KeeperEndpoint, Waiting
 from holdfast_proxy.config import ProxyConfig, Secret
-from holdfast_proxy.edge import standin
 from holdfast_proxy.edge.arrival import ArrivalClock, boottime
+from holdfast_proxy.edge.websocket import standin
 from holdfast_proxy.errors import Unavailable
 from support.edge_server import AUTH, TOKEN, EdgeServer, serve_edge, until
 from support.fake_cluster import FakeCluster

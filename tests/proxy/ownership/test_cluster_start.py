@@ -10,8 +10,8 @@ import pytest
 
 from holdfast_proxy.cluster import KeeperEndpoint, Waiting
 from holdfast_proxy.errors import BadRequest, Conflict, NotFound, StartFailed, Unavailable
-from holdfast_proxy.ownership.endpoints import check_endpoint
-from holdfast_proxy.ownership.launcher_client import Handle, LauncherError
+from holdfast_proxy.ownership.calls.endpoints import check_endpoint
+from holdfast_proxy.ownership.calls.launcher_client import Handle, LauncherError
 from holdfast_proxy.store.memory import Link
 from support.fake_launcher import Drop
 from support.ownership_site import (

@@ -11,7 +11,7 @@ from holdfast_protocol.fencing import Token
 from holdfast_protocol.ownership import Verdict
 from holdfast_proxy.cluster import KeeperEndpoint, Readiness
 from holdfast_proxy.errors import Conflict, Misdirected, ProxyError, StaleToken, Unavailable
-from holdfast_proxy.ownership.writes import WriteLost
+from holdfast_proxy.ownership.kernels.writes import WriteLost
 from holdfast_proxy.store.memory import Link
 from support.ownership_site import (
     USER,

@@ -10,9 +10,9 @@ import pytest
 
 from holdfast_protocol.kernel_records import KernelEvent, advance, decode_kernel
 from holdfast_proxy.errors import BadRequest, NotFound, StartFailed, Unauthorized, Unavailable
-from holdfast_proxy.ownership.calling import Answer
-from holdfast_proxy.ownership.keepers import KeeperError, KeeperState
-from holdfast_proxy.ownership.launcher_client import Handle, LauncherError
+from holdfast_proxy.ownership.calls.calling import Answer
+from holdfast_proxy.ownership.calls.keepers import KeeperError, KeeperState
+from holdfast_proxy.ownership.calls.launcher_client import Handle, LauncherError
 from holdfast_proxy.store.memory import Link
 from support.fake_launcher import FakeLauncher
 from support.ownership_site import JOIN, USER, Proxy, Site, call, eventually, open_site, state_of

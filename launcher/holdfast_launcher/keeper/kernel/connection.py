@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast_launcher.tls import is_loopback
+from holdfast_launcher.network.tls import is_loopback
 
 CHANNELS: Final = ("shell", "iopub", "stdin", "control", "hb")
 

@@ -26,12 +26,12 @@ from ..fence import Fence, StaleToken
 from ..ports import KernelStartFailed
 from .access import has_credential, parse_grants
 from .answers import Answer, Answers
-from .connection import CLOSE_TIMEOUT, HEARTBEAT, Connection
+from .clients.connection import CLOSE_TIMEOUT, HEARTBEAT, Connection
+from .clients.talk import NONCE_BYTES, LegacyTalk, PlainTalk, StreamTalk, Talk
 from .hub import Hub
 from .lifecycle import After, KernelGone, Lifecycle, NonceMismatch
 from .reading import MAX_LINES, log_lines
 from .status import Status
-from .talk import NONCE_BYTES, LegacyTalk, PlainTalk, StreamTalk, Talk
 
 _log = structlog.get_logger(__name__)
 

@@ -24,9 +24,9 @@ from holdfast_protocol.stream.keeper import SessionStream
 from ..log.journal import Journal
 from ..ports import KernelHost, KernelListener
 from . import notices
+from .clients.plain import Mark, PlainStream
 from .gate import Gate, GateState, Verdict
 from .notices import Failure, Notices
-from .plain import Mark, PlainStream
 from .requests import Request, RequestBook
 from .sessions import Attachment, Session, Sessions
 

@@ -19,7 +19,7 @@ from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
 from holdfast_protocol.stream.keeper import Remembered, SessionStream
 
-from .plain import PlainStream
+from .clients.plain import PlainStream
 
 #: Sessions of which only the numbers are kept; less than a kilobyte each.
 MAX_REMEMBERED: Final = 10_000

@@ -21,12 +21,12 @@ from holdfast_protocol.ownership import Verdict
 from holdfast_protocol.records import EventRecord
 from holdfast_proxy.ownership.background import TaskSet
 from holdfast_proxy.ownership.cache import Change, ClusterView, Entry
+from holdfast_proxy.ownership.calls.peers import Peers
 from holdfast_proxy.ownership.clock import Clock
 from holdfast_proxy.ownership.history.chronicle import has_mark, surplus
+from holdfast_proxy.ownership.history.timeline import Timeline
 from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.ownership.owner import Ownership
-from holdfast_proxy.ownership.peers import Peers
-from holdfast_proxy.ownership.timeline import Timeline
 from holdfast_proxy.store.contract import MAX_TXN_OPS, Delete, Store
 from holdfast_proxy.store.errors import StoreError
 

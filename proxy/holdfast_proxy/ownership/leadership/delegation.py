@@ -17,8 +17,8 @@ import structlog
 from holdfast_proxy.cluster import KernelModel, StartRequest
 from holdfast_proxy.errors import Misdirected, Unavailable
 from holdfast_proxy.ownership.background import SingleFlight
-from holdfast_proxy.ownership.calling import Caller, NoReply, NotSent, Target
-from holdfast_proxy.ownership.forwarding import Forwarder, OwnerUnreachable
+from holdfast_proxy.ownership.calls.calling import Caller, NoReply, NotSent, Target
+from holdfast_proxy.ownership.calls.forwarding import Forwarder, OwnerUnreachable
 from holdfast_proxy.ownership.parts import Parts
 
 _log = structlog.get_logger(__name__)

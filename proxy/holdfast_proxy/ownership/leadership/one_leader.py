@@ -36,10 +36,10 @@ from holdfast_protocol.ownership import (
 from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.errors import ProxyError, Unavailable
 from holdfast_proxy.ownership.cache import Change, ClusterView
+from holdfast_proxy.ownership.calls.peers import Peers
+from holdfast_proxy.ownership.history.timeline import Timeline
 from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
-from holdfast_proxy.ownership.peers import Peers
-from holdfast_proxy.ownership.timeline import Timeline
 from holdfast_proxy.store.contract import Compare, Delete, KeyValue, ModEquals, Put, Store
 from holdfast_proxy.store.errors import StoreError, Unknown
 

@@ -27,8 +27,8 @@ from holdfast_proxy.overview import (
 )
 from holdfast_proxy.ownership.history.chronicle import read_lines
 from holdfast_proxy.ownership.history.narrator import Narrator
-from holdfast_proxy.ownership.launchers import LAUNCHER_TTL
-from holdfast_proxy.ownership.models import recorded_model
+from holdfast_proxy.ownership.kernels.models import recorded_model
+from holdfast_proxy.ownership.nodes.launchers import LAUNCHER_TTL
 from holdfast_proxy.ownership.overview import rows
 from holdfast_proxy.ownership.overview.checking import Checks
 from holdfast_proxy.ownership.overview.etcd_probe import EtcdProbe

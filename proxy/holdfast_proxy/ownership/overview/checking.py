@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast_proxy.errors import Unavailable
 from holdfast_proxy.overview import EtcdView
-from holdfast_proxy.ownership.calling import Answer, Caller, CallError
+from holdfast_proxy.ownership.calls.calling import Answer, Caller, CallError
 from holdfast_proxy.ownership.overview.peer_states import PeerState, clock_skew
 from holdfast_proxy.ownership.parts import Parts
 from holdfast_proxy.store.contract import StoreStatus

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from holdfast_proxy.cluster import KeeperEndpoint
+from holdfast_proxy.ownership.calls.keepers import KeeperClient, KeeperError, KeeperState
 from holdfast_proxy.ownership.clock import Clock
-from holdfast_proxy.ownership.keepers import KeeperClient, KeeperError, KeeperState
 
 #: Seconds for which a state is good, and in which one look must be over.
 KEEP = 4.0

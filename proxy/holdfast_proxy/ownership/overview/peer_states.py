@@ -19,7 +19,14 @@ from holdfast_protocol.records import ProxyRecord
 from holdfast_proxy.errors import NotFound, Unavailable
 from holdfast_proxy.overview import DEGRADED, DRAINING, READY, UNREACHABLE
 from holdfast_proxy.ownership.cache import ClusterView
-from holdfast_proxy.ownership.calling import Answer, Caller, CallError, NoReply, NotSent, Target
+from holdfast_proxy.ownership.calls.calling import (
+    Answer,
+    Caller,
+    CallError,
+    NoReply,
+    NotSent,
+    Target,
+)
 from holdfast_proxy.ownership.clock import Clock
 
 PATH = "/holdfast/v1/proxy"

@@ -11,8 +11,8 @@ from holdfast_protocol.records import LauncherRecord, OwnerRecord
 from holdfast_proxy.cluster import KernelModel
 from holdfast_proxy.overview import KernelView, LauncherView, LogView
 from holdfast_proxy.ownership.cache import Entry
-from holdfast_proxy.ownership.keepers import KeeperState
-from holdfast_proxy.ownership.placement import capacity_of
+from holdfast_proxy.ownership.calls.keepers import KeeperState
+from holdfast_proxy.ownership.nodes.placement import capacity_of
 
 #: Dead kernels that are shown: the newest, for those who ask why.
 DEAD_LISTED = 50

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from holdfast_protocol.keys import Keys
 from holdfast_proxy.config import ProxyConfig
-from holdfast_proxy.ownership.calling import Caller
+from holdfast_proxy.ownership.calls.calling import Caller
+from holdfast_proxy.ownership.calls.peers import Peers
 from holdfast_proxy.ownership.history.narrator import Narrator
 from holdfast_proxy.ownership.overview.administrator import Administrator, Facts
 from holdfast_proxy.ownership.overview.checking import Checks
 from holdfast_proxy.ownership.overview.etcd_probe import EtcdProbe
 from holdfast_proxy.ownership.overview.peer_states import PeerStates
 from holdfast_proxy.ownership.parts import Parts
-from holdfast_proxy.ownership.peers import Peers
 from holdfast_proxy.store.contract import Store
 
 

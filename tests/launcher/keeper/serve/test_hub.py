@@ -10,12 +10,12 @@ import pytest
 
 from holdfast_launcher.keeper.log.journal import Journal
 from holdfast_launcher.keeper.ports import KernelHost, KernelInfo
+from holdfast_launcher.keeper.serve.clients.talk import StreamTalk, Turned
 from holdfast_launcher.keeper.serve.gate import Gate, GateState
 from holdfast_launcher.keeper.serve.hub import Hub
 from holdfast_launcher.keeper.serve.notices import Notices
 from holdfast_launcher.keeper.serve.reading import log_lines
 from holdfast_launcher.keeper.serve.sessions import Attachment, Sessions
-from holdfast_launcher.keeper.serve.talk import StreamTalk, Turned
 from holdfast_protocol.errors import CloseCode, InvalidState, SendBufferFull, StreamError
 from holdfast_protocol.frames import ByeReason, ClientData, Resume, decode
 from holdfast_protocol.jupyter import Message, decode_v1, encode_v1

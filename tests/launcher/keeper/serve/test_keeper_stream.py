@@ -328,7 +328,7 @@ def resident(pid: int) -> int:
 
 #: Seconds of the real timers, made shorter in the keeper process.
 QUICK = """
-import holdfast_launcher.keeper.serve.connection as connection
+import holdfast_launcher.keeper.serve.clients.connection as connection
 import holdfast_launcher.keeper.serve.http as http
 connection.IDLE_PING = 0.1
 connection.RESUME_TIMEOUT = 0.3

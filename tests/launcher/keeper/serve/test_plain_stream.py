@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast_launcher.keeper.serve.plain import PING_ENTRIES, Lost, Mark, PlainStream
+from holdfast_launcher.keeper.serve.clients.plain import PING_ENTRIES, Lost, Mark, PlainStream
 from holdfast_protocol.log import LogIndex
 
 N1, N2 = b"nonce--1", b"nonce--2"

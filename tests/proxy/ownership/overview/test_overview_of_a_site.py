@@ -14,7 +14,7 @@ from holdfast_proxy.cluster import KeeperEndpoint
 from holdfast_proxy.edge.context import EDGE
 from holdfast_proxy.errors import NotFound, Unavailable
 from holdfast_proxy.overview import EdgeState, Overview
-from holdfast_proxy.ownership.keepers import KeeperState, KeeperUnreachable
+from holdfast_proxy.ownership.calls.keepers import KeeperState, KeeperUnreachable
 from holdfast_proxy.ownership.overview import log_fill
 from holdfast_proxy.ownership.overview.log_fill import LogFill
 from holdfast_proxy.store.memory import Link

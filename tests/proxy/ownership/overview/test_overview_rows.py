@@ -11,8 +11,8 @@ import pytest
 from holdfast_protocol.kernel_records import Endpoint, KernelRecord, KernelState
 from holdfast_protocol.records import LauncherRecord, ProxyRecord
 from holdfast_proxy.cluster import KernelModel
-from holdfast_proxy.ownership.calling import Answer
-from holdfast_proxy.ownership.keepers import KeeperState, LogState
+from holdfast_proxy.ownership.calls.calling import Answer
+from holdfast_proxy.ownership.calls.keepers import KeeperState, LogState
 from holdfast_proxy.ownership.overview import rows
 from holdfast_proxy.ownership.overview.etcd_probe import without_userinfo
 from holdfast_proxy.ownership.overview.peer_states import clock_skew, read_state

@@ -1,0 +1,1 @@
+"""One client's connection: its websocket, and what it says and hears."""

@@ -1,0 +1,1 @@
+"""A launcher's listener, and its calls to the proxies."""

@@ -1,0 +1,1 @@
+"""The REST calls of the Jupyter kernel gateway API."""

@@ -1,0 +1,1 @@
+"""A client's websocket before it is a tunnel, and while no keeper can speak."""

@@ -1,0 +1,1 @@
+"""Calls from this proxy to keepers, launchers and other proxies."""
