@@ -3,7 +3,7 @@
  * between any two steps. Checked by spin (tests/models/test_spin.py); the code that it models:
  *   claim                 ownership.py        decide_claim, and proxy/.../ownership/owner.py
  *   record and its steps  kernel_records.py   TRANSITIONS, next_step; starting.py, endings.py
- *   fences                fencing.py, launcher/holdfast_launcher/fences.py, keeper/fence.py
+ *   fences                fencing.py, launcher/holdfast_launcher/state/fences.py, keeper/fence.py
  *
  * etcd is a set of variables changed in one atomic step each, as its transactions are. A call to
  * launcher or keeper takes effect in a later step than the one that decided it: everything may
