@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -318,6 +319,23 @@ async def up(bench: Bench, state: StateDir, http: aiohttp.ClientSession) -> Asyn
     up = Up(bench, state, http)
     yield up
     await up.tree.kill()
+
+
+async def test_what_was_there_before_the_tree_is_not_ended_with_it(
+    bench: Bench, state: StateDir, http: aiohttp.ClientSession
+) -> None:
+    """The child of whoever runs the tree in its own process: once, another test's launcher."""
+    earlier = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220 - returns at once
+    try:
+        up = Up(bench, state, http)
+        await up.tree.start()
+        pids = up.pids
+        await up.tree.stop()
+        assert all(gone(pid) for pid in pids)
+        assert earlier.poll() is None
+    finally:
+        earlier.kill()
+        earlier.wait()
 
 
 async def test_cluster_file_is_true_and_written_again_after_a_restart(up: Up) -> None:

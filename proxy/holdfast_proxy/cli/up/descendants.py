@@ -47,6 +47,11 @@ def end_descendants(*, spare: Collection[int], timeout: float) -> list[int]:
     return [process.pid for process in gone]
 
 
+def child_pids() -> frozenset[int]:
+    """The children that this process has now."""
+    return frozenset(child.pid for child in psutil.Process().children())
+
+
 def keeper_pids(launcher_states: Iterable[Path]) -> set[int]:
     """The keepers and kernels that launchers' state directories name (``keeper.json``)."""
     pids: set[int] = set()

@@ -56,6 +56,8 @@ class Tree:
         self._reaping: asyncio.Task[None] | None = None
         self._token = self._state.secret(TOKEN)
         self._lab_token = self._state.secret(LAB_TOKEN)
+        # A process may have had children before it ran a tree (a shell that exec'ed it, a test).
+        self._others = descendants.child_pids()
 
     def __repr__(self) -> str:
         phases = ", ".join(f"{name} {child.phase.value}" for name, child in self._children.items())
@@ -139,10 +141,10 @@ class Tree:
         """What belongs to no child: orphans, and the files that name pids."""
         if self._reaping is not None:
             self._reaping.cancel()
-        spare: set[int] = set()
+        spare = set(self._others)
         if self.plan.options.keep_kernels:
             states = [self.plan.launcher_state(name) for name in self.plan.launcher_names]
-            spare = descendants.keeper_pids(states)
+            spare |= descendants.keeper_pids(states)
         descendants.end_descendants(spare=spare, timeout=1.0)
         for file in (self._state.cluster_file, self._state.children_file):
             file.unlink(missing_ok=True)
@@ -182,4 +184,5 @@ class Tree:
         reaper = descendants.OrphanReaper()
         while True:
             await asyncio.sleep(_REAP)
-            reaper.collect({child.pid for child in self._children.values() if child.pid})
+            supervised = {child.pid for child in self._children.values() if child.pid}
+            reaper.collect(supervised | self._others)
