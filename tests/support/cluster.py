@@ -13,7 +13,9 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import psutil
@@ -67,11 +69,33 @@ def clean_env(**more: str) -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}", **more}
 
 
+class Place(Protocol):
+    """Where a process runs: its address, and what goes before its command line (see `netns`)."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def prefix(self) -> tuple[str, ...]: ...
+
+
+class Loopback:
+    """The place of everything that no other place was named for."""
+
+    address = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+
+LOOPBACK = Loopback()
+#: Off loopback ports are fixed, below those that the system gives to outgoing connections.
+_FIRST_PORTS = {"proxy": 18000, "etcd": 12379}
+
+
 class Cluster:
     """etcd, proxies, launchers and Jupyter Servers; ``stop`` ends all, kernels included.
 
     ``etcd`` and ``launcher`` are the first ones, which is all there is in most tests;
-    ``etcd_binary`` is another etcd than `find_etcd`'s.
+    ``etcd_binary`` is another etcd than `find_etcd`'s. ``places``: where "proxy-0", "launcher",
+    "etcd-1" and so on are (the first etcd and launcher have no number); ``place``: the others.
     """
 
     def __init__(
@@ -84,22 +108,23 @@ class Cluster:
         etcd_binary: str | None = None,
         proxy_toml: str = "",
         launcher_toml: str = "",
+        place: Place = LOOPBACK,
+        places: Mapping[str, Place] | None = None,
     ) -> None:
         self.base = base
+        self._place, self._places = place, dict(places or {})
         self.token = secrets.token_urlsafe(24)
         self.servers: list[JupyterServer] = []
         self.cluster_key = secrets.token_urlsafe(32)
         self.join_token = secrets.token_urlsafe(32)
         self._proxy_toml, self._launcher_toml = proxy_toml, launcher_toml
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.etcd_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(etcd_members)]
+        self.etcd_urls = [self._url(_name("etcd", n)) for n in range(etcd_members)]
         self.etcds = self._make_etcds(etcd_binary or find_etcd())
         self.etcd, self.etcd_url = self.etcds[0], self.etcd_urls[0]
-        self.proxy_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(proxies)]
+        self.proxy_urls = [self._url(f"proxy-{n}") for n in range(proxies)]
         self.proxies = [self._make_proxy(n) for n in range(proxies)]
-        self.launcher_configs = [
-            base / ("launcher.toml" if n == 0 else f"launcher-{n}.toml") for n in range(launchers)
-        ]
+        self.launcher_configs = [base / f"{_name('launcher', n)}.toml" for n in range(launchers)]
         self.launchers = [self._make_launcher(n) for n in range(launchers)]
         self.launcher, self.launcher_config = self.launchers[0], self.launcher_configs[0]
 
@@ -135,10 +160,11 @@ class Cluster:
 
     def end_kernels(self) -> None:
         command = [sys.executable, "-m", "holdfast_launcher", "end-kernels", "--config"]
-        for config in self.launcher_configs:
+        for n, config in enumerate(self.launcher_configs):
+            prefix = self.place_of(_name("launcher", n)).prefix
             with (self.base / "end-kernels.log").open("ab") as log:
                 subprocess.run(
-                    [*command, str(config)],
+                    [*prefix, *command, str(config)],
                     check=False,
                     timeout=60,
                     env=clean_env(),
@@ -220,18 +246,37 @@ class Cluster:
         server.start()
         return server
 
+    def gateways(self) -> list[str]:
+        """What a shim must be told because it cannot learn it: proxies off loopback."""
+        told = self._place is not LOOPBACK or self._places
+        return self.proxy_urls if told else []
+
+    def place_of(self, name: str) -> Place:
+        """Where the process of this name is."""
+        return self._places.get(name, self._place)
+
+    def _url(self, name: str) -> str:
+        """An address for a server that others know from the start."""
+        host = self.place_of(name).address
+        kind, _, number = name.partition("-")
+        loopback = host == LOOPBACK.address
+        port = free_port() if loopback else _FIRST_PORTS[kind] + int(number or 0)
+        return f"http://{host}:{port}"
+
     def _python(self, name: str, module: str, config: Path) -> ManagedProcess:
-        command = [sys.executable, "-m", module, "--config", str(config)]
+        command = [*self.place_of(name).prefix]
+        command += [sys.executable, "-m", module, "--config", str(config)]
         return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env())
 
     def _make_etcds(self, binary: str) -> list[ManagedProcess]:
-        peers = [f"http://127.0.0.1:{free_port()}" for _ in self.etcd_urls]
+        peers = [self._peer_url(url) for url in self.etcd_urls]
         everybody = ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))
         made = []
         for n, (url, peer) in enumerate(zip(self.etcd_urls, peers, strict=True)):
-            name = "etcd" if n == 0 else f"etcd-{n}"
+            name = _name("etcd", n)
             command = [
-                binary, f"--name=m{n}", f"--data-dir={self.base / name}",
+                *self.place_of(name).prefix, binary,
+                f"--name=m{n}", f"--data-dir={self.base / name}",
                 f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
                 f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
                 f"--initial-cluster={everybody}", "--log-level=warn", "--logger=zap",
@@ -240,10 +285,18 @@ class Cluster:
             made.append(ManagedProcess(name, command, log=log, env=clean_env()))
         return made
 
+    @staticmethod
+    def _peer_url(url: str) -> str:
+        parts = urlsplit(url)
+        loopback = parts.hostname == LOOPBACK.address
+        port = free_port() if loopback else (parts.port or 0) + 1000
+        return f"http://{parts.hostname}:{port}"
+
     def _make_proxy(self, n: int) -> ManagedProcess:
         config = self.base / f"proxy-{n}.toml"
+        at = urlsplit(self.proxy_urls[n])
         toml = (
-            f'proxy_id = "proxy-{n}"\nport = {urlsplit(self.proxy_urls[n]).port}\n'
+            f'proxy_id = "proxy-{n}"\nhost = "{at.hostname}"\nport = {at.port}\n'
             f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self.cluster_key}"\n'
             f'join_token = "{self.join_token}"\nmode = "{MODE}"\n{self._proxy_toml}\n'
             f"[etcd]\nendpoints = {json.dumps(self.etcd_urls)}\n"
@@ -252,14 +305,19 @@ class Cluster:
         return self._python(f"proxy-{n}", "holdfast_proxy", config)
 
     def _make_launcher(self, n: int) -> ManagedProcess:
-        name = "launcher" if n == 0 else f"launcher-{n}"
+        name = _name("launcher", n)
         toml = (
             f'launcher_id = "launcher-{n}"\nstate_dir = "{self.base / name}"\n'
+            f'host = "{self.place_of(name).address}"\nallow_plain_proxies = true\n'
             f'proxies = {json.dumps(self.proxy_urls)}\njoin_token = "{self.join_token}"\n'
             f"single_user = true\n{self._launcher_toml}\n"
         )
         _write_private(self.launcher_configs[n], toml)
         return self._python(name, "holdfast_launcher", self.launcher_configs[n])
+
+
+def _name(kind: str, n: int) -> str:
+    return kind if n == 0 else f"{kind}-{n}"
 
 
 class JupyterServer:
@@ -282,6 +340,7 @@ class JupyterServer:
             JUPYTER_DATA_DIR=str(home / "data"),
             JUPYTER_RUNTIME_DIR=str(home / "runtime"),
             JUPYTER_GATEWAY_AUTH_TOKEN=cluster.token,
+            HOLDFAST_GATEWAY_URLS=",".join(cluster.gateways()),
         )
         command = [
             sys.executable, "-m", self.module, f"--gateway-url={gateway}",
