@@ -97,6 +97,11 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Names that kernels inherit from the launcher's environment besides the short built-in list.
     env_passthrough: tuple[str, ...] = ()
 
+    #: What a scraper of ``/metrics`` shows; it opens nothing else. ``metrics_public``: nothing.
+    metrics_token: str | None = None
+    metrics_token_file: str | None = None
+    metrics_public: bool = False
+
     log: LogConfig = LogConfig()
     log_memory_bytes: Bytes = 8 * _MIB
     log_disk_bytes: Bytes = 1024 * _MIB
@@ -132,7 +137,7 @@ def load_config(path: Path) -> LauncherConfig:
     """Read ``path``. Relative paths in it are relative to it. Raises ConfigError."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        if "join_token" in document:
+        if {"join_token", "metrics_token"} & document.keys():
             read_secret(path)  # for its check of who else may read the file
     except PermissionError as error:
         raise ConfigError(str(error)) from error
@@ -156,8 +161,9 @@ def parse_config(document: dict[str, Any], *, base: Path) -> LauncherConfig:
             changes[key] = _absolute(value, base)
     changes["kernelspec_dirs"] = tuple(_absolute(item, base) for item in config.kernelspec_dirs)
     changes["proxies"] = tuple(url.rstrip("/") for url in config.proxies)
-    if config.join_token_file is not None:
-        changes["join_token"] = _join_token(config, base)
+    for name in ("join_token", "metrics_token"):
+        if getattr(config, f"{name}_file") is not None:
+            changes[name] = _secret(config, name, base)
     config = msgspec.structs.replace(config, **changes)
     _check(config)
     return config
@@ -200,14 +206,14 @@ def _check(config: LauncherConfig) -> None:
         raise ConfigError("keeper_entry: expected module:function")
 
 
-def _join_token(config: LauncherConfig, base: Path) -> str:
-    if config.join_token is not None:
-        raise ConfigError("join_token and join_token_file: give one of them")
-    path = Path(_absolute(config.join_token_file or "", base))
+def _secret(config: LauncherConfig, name: str, base: Path) -> str:
+    if getattr(config, name) is not None:
+        raise ConfigError(f"{name} and {name}_file: give one of them")
+    path = Path(_absolute(getattr(config, f"{name}_file"), base))
     try:
         return read_secret(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"join_token_file: {error}") from error
+        raise ConfigError(f"{name}_file: {error}") from error
 
 
 def _absolute(value: str, base: Path) -> str:

@@ -27,8 +27,10 @@ from holdfast_launcher.engines.local import LocalEngine
 from holdfast_launcher.environment import base_environment
 from holdfast_launcher.errors import ConfigError
 from holdfast_launcher.kernelspecs import KernelspecCatalog
+from holdfast_launcher.metrics.figures import LauncherMetrics
+from holdfast_launcher.metrics.loop_lag import watch_loop
 from holdfast_launcher.network.heartbeat import Heartbeat, Presence
-from holdfast_launcher.network.http import make_app
+from holdfast_launcher.network.http import Scraping, make_app, software_version
 from holdfast_launcher.network.tls import Identity, obtain_identity
 from holdfast_launcher.processes import become_subreaper, become_undumpable
 from holdfast_launcher.reaper import Reaper
@@ -52,6 +54,7 @@ async def serve(config: LauncherConfig) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     make_private_directory(config.state)
+    structlog.contextvars.bind_contextvars(launcher=config.launcher_id)
     with _only_one(config.state):
         become_subreaper()
         become_undumpable()
@@ -74,7 +77,8 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
     )
     news = asyncio.Event()
     catalog = KernelspecCatalog(config.kernelspec_dirs, native_kernel=config.native_kernel)
-    agent = _agent(config, catalog, reaper, host, news)
+    metrics = LauncherMetrics(version=software_version())
+    agent = _agent(config, catalog, reaper, host, news, metrics)
 
     async def report() -> tuple[dict[str, Any], str]:
         digest = (await catalog.read()).digest
@@ -87,6 +91,8 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
             catalog=catalog,
             access_token=access_token,
             words=LastWords(config.kernels),
+            metrics=metrics,
+            scraping=Scraping(token=config.metrics_token, public=config.metrics_public),
         ),
         access_log=None,
         shutdown_timeout=_GRACE,
@@ -95,8 +101,12 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
     context = None if identity is None else identity.context
     await web.SockSite(runner, listener, ssl_context=context).start()
     _announce(config, presence, agent)
-    heartbeat = Heartbeat(config=config, presence=presence, report=report, news=news)
+    heartbeat = Heartbeat(
+        config=config, presence=presence, report=report, news=news, rounds=metrics.heartbeats
+    )
+    lag = asyncio.create_task(watch_loop(metrics.loop_lag.observe))
     await _until(stop, heartbeat)
+    lag.cancel()
     await runner.cleanup()
     await agent.close()
     _log.info("stopped; keepers and kernels stay", launcher_id=config.launcher_id)
@@ -108,6 +118,7 @@ def _agent(
     reaper: Reaper,
     host: str,
     news: asyncio.Event,
+    metrics: LauncherMetrics,
 ) -> Agent:
     base = base_environment(os.environ, config.env_passthrough)
     python = {name: os.environ[name] for name in _PYTHON if name in os.environ}
@@ -125,6 +136,7 @@ def _agent(
         base_environment=base,
         advertise_host=host,
         on_change=news.set,
+        metrics=metrics,
     )
 
 

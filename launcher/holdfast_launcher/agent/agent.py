@@ -43,6 +43,8 @@ from holdfast_launcher.errors import (
 )
 from holdfast_launcher.keeper.log.quota import QUOTA_FILE
 from holdfast_launcher.kernelspecs import KernelspecCatalog
+from holdfast_launcher.metrics.figures import KeeperFigures, LauncherMetrics
+from holdfast_launcher.metrics.totals import KeeperTotals
 from holdfast_launcher.state.fences import FenceBook
 from holdfast_launcher.state.keeper_files import KeeperFile, read_keeper_file
 from holdfast_launcher.state.statefiles import (
@@ -76,8 +78,12 @@ class Agent:
         advertise_host: str,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
+        metrics: LauncherMetrics | None = None,
     ) -> None:
         self._config = config
+        self._metrics = metrics or LauncherMetrics(version="0")
+        self._metrics.keepers = self.figures
+        self._totals = KeeperTotals(config.state / "metrics.json")
         self._engine = engine
         self._catalog = catalog
         self._base_environment = base_environment
@@ -102,6 +108,7 @@ class Agent:
             kernels=self._kernels,
             words=LastWords(config.kernels),
             on_change=on_change,
+            totals=self._totals,
         )
         self._takeover = Takeover(
             engine=engine,
@@ -111,6 +118,7 @@ class Agent:
             watch=self._watch,
             recognise=self._recognise,
             on_change=on_change,
+            outcomes=self._metrics.takeovers,
         )
 
     def __repr__(self) -> str:
@@ -160,6 +168,17 @@ class Agent:
     def beat(self) -> dict[str, Any]:
         """Every kernel's part of a heartbeat."""
         return {kernel_id: kernel.beat() for kernel_id, kernel in self._kernels.items()}
+
+    def figures(self) -> KeeperFigures:
+        """What all keepers have counted, read from their files now."""
+        kernels = list(self._kernels.values())
+        for kernel in kernels:
+            self._endings.count(kernel)
+        return KeeperFigures(
+            sums=self._totals.sums(),
+            levels=[kernel.activity.read().levels for kernel in kernels if kernel.file is not None],
+            phases={phase.value: sum(k.phase is phase for k in kernels) for phase in Phase},
+        )
 
     # -- fenced calls -------------------------------------------------------------------------
 
@@ -244,7 +263,8 @@ class Agent:
         )
         self._kernels[kernel_id] = kernel
         try:
-            keeper, file = await launch_keeper(self._engine, plan.keeper)
+            with self._metrics.launching():
+                keeper, file = await launch_keeper(self._engine, plan.keeper)
         except LaunchFailed as error:
             self._endings.bring_down(kernel, str(error))
             raise StartFailed(str(error)) from error
@@ -298,6 +318,7 @@ class Agent:
 
     def _keeper_gone(self, kernel: Incarnation) -> None:
         """The engine's evidence, at once: another keeper, or report and leave no kernel behind."""
+        self._endings.count(kernel)  # before another keeper writes over it
         if kernel.ending:  # as asked; whoever asked cleans up after it
             kernel.phase, kernel.reason = Phase.DEAD, "it is being deleted"
             return

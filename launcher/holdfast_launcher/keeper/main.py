@@ -45,6 +45,7 @@ from .serve.notices import Notices
 from .serve.sessions import Sessions
 from .serve.status import Status, iso
 from .state_files import prepare_directory, start_time
+from .tally import Tally
 
 _log = structlog.get_logger(__name__)
 
@@ -149,7 +150,8 @@ class _Keeper:
     def _build(self) -> KeeperApi:
         config = self._config
         loop = asyncio.get_running_loop()
-        sessions = Sessions(loop.time)
+        tally = Tally(self._on_count)
+        sessions = Sessions(loop.time, tally)
         self._hub = Hub(
             epoch=token_bytes(16),
             journal=Journal(
@@ -169,7 +171,7 @@ class _Keeper:
         )
         host = self._build_host(config, self._hub)
         self._hub.bind(host)
-        self._fence = Fence(config.directory)
+        self._fence = Fence(config.directory, tally)
         self._status = Status(config, self._hub, self._fence, time.time)
         self._lifecycle = Lifecycle(hub=self._hub, host=host, fence=self._fence, nonce=config.nonce)
         return KeeperApi(
@@ -201,7 +203,7 @@ class _Keeper:
                 "spec": config.spec,
                 "user": config.user,
             },
-            activity=self._status.activity,
+            activity=self._status.record,
             kernel_pid=lambda: self._hub.host.info().pid,
         )
 
@@ -211,6 +213,11 @@ class _Keeper:
             self._status.touch()
             self._writer.changed()
             self._lifecycle.moved()
+
+    def _on_count(self) -> None:
+        """Something was counted; the kernel is no more active for it."""
+        if self._writer is not None:
+            self._writer.changed()
 
     def _on_state(self) -> None:
         """After a change of the kernel's state, its process included."""
@@ -238,6 +245,7 @@ class _Keeper:
         if self._stop.is_set():
             return
         settling = self._hub.journal.settle()
+        self._on_count()
         if settling is not Settling.DONE:
             self._settle_later(_SETTLE_PAUSE if settling is Settling.MORE else _SETTLE_DELAY)
 
@@ -253,6 +261,7 @@ class _Keeper:
             await asyncio.sleep(_QUOTA_LOOK)
             if self._hub.journal.disk_size:
                 self._hub.journal.heed_quota()
+                self._on_count()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import structlog
+from prometheus_client import Counter
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -72,8 +73,10 @@ class Heartbeat:
         presence: Presence,
         report: Callable[[], Awaitable[tuple[dict[str, Any], str]]],
         news: asyncio.Event,
+        rounds: Counter | None = None,
     ) -> None:
         self._config = config
+        self._rounds = rounds
         self._presence = presence
         self._report = report
         self._boot_id = uuid.uuid4().hex
@@ -130,13 +133,20 @@ class Heartbeat:
                 with attempt:
                     await self._send(session, next(tried), body)
         except RetryError as error:
+            self._count("no_proxy")
             return self._failed("no proxy takes heartbeats", str(error.last_attempt.exception()))
         except _Unauthorized as error:
+            self._count("refused")
             return self._refused(str(error))
+        self._count("taken")
         if self._failed_rounds:
             _log.info("heartbeat taken again", proxy=self._current)
         self._failed_rounds = 0
         return self._config.heartbeat_interval
+
+    def _count(self, outcome: str) -> None:
+        if self._rounds is not None:
+            self._rounds.labels(outcome).inc()
 
     async def _send(self, session: aiohttp.ClientSession, proxy: str, body: dict[str, Any]) -> None:
         secret = self._credential or self._config.join_token

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -25,9 +26,11 @@ from holdfast_launcher.errors import (
     LauncherError,
     NoSuchKernel,
     NotReady,
+    StaleToken,
     Unauthorized,
 )
 from holdfast_launcher.kernelspecs import KernelspecCatalog
+from holdfast_launcher.metrics.figures import LauncherMetrics
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
 
@@ -39,17 +42,41 @@ _KERNEL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", r
 
 _log = structlog.get_logger(__name__)
 
+METRICS_PATH = "/metrics"
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@dataclass(frozen=True, slots=True)
+class Scraping:
+    """Who may read ``/metrics`` besides the holder of the access token: that of ``token``, which
+    opens nothing else, or everybody when it is ``public``."""
+
+    token: str | None = field(default=None, repr=False)
+    public: bool = False
+
+
 def make_app(
-    *, agent: Agent, catalog: KernelspecCatalog, access_token: str, words: LastWords
+    *,
+    agent: Agent,
+    catalog: KernelspecCatalog,
+    access_token: str,
+    words: LastWords,
+    metrics: LauncherMetrics,
+    scraping: Scraping = Scraping(),
 ) -> web.Application:
     """The application; the caller binds it."""
     api = _Api(agent, catalog, words)
     app = web.Application(
-        client_max_size=_MAX_BODY, middlewares=[_errors, _authentication(access_token)]
+        client_max_size=_MAX_BODY,
+        middlewares=[_errors(metrics), _authentication(access_token, scraping)],
     )
+
+    async def figures(request: web.Request) -> web.Response:
+        body, content_type = metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    app.router.add_get(METRICS_PATH, figures)
     app.add_routes(
         [
             web.get("/v1/kernels", api.list_kernels),
@@ -151,23 +178,45 @@ def software_version() -> str:
         return "0"
 
 
-def _authentication(access_token: str) -> Any:
+def _authentication(access_token: str, scraping: Scraping) -> Any:
     expected = f"Bearer {access_token}".encode()
+    scraper = None if scraping.token is None else f"Bearer {scraping.token}".encode()
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, expected):
+        allowed = hmac.compare_digest(given, expected)
+        if request.path == METRICS_PATH:
+            allowed = allowed or scraping.public
+            allowed = allowed or (scraper is not None and hmac.compare_digest(given, scraper))
+        if not allowed:
             raise Unauthorized("this call needs the launcher's access token")
         return await handler(request)
 
     return authenticate
 
 
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _errors(metrics: LauncherMetrics) -> Any:
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await _answered(request, handler)
+        except StaleToken as error:
+            metrics.refused_stale_token()
+            kernel = request.match_info.get("kernel_id")
+            fence = request.headers.get("Holdfast-Fence")
+            _log.warning("stale token refused", kernel_id=kernel, fence=fence, error=str(error))
+            return web.json_response(error.body(), status=error.status)
+
+    return errors
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The answer, of an error too. Raises StaleToken."""
     try:
         return await handler(request)
+    except StaleToken:
+        raise
     except LauncherError as error:
         headers = {"Retry-After": "1"} if error.status == 503 else {}
         return web.json_response(error.body(), status=error.status, headers=headers)

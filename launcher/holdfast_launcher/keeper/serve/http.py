@@ -242,7 +242,8 @@ class KeeperApi:
             raise _Refusal(400, "bad_request", "Holdfast-Request has 1-128 of [A-Za-z0-9._-]")
 
         async def run() -> Answer:
-            _log.info("lifecycle.call", call=request.path, request=request_id)
+            token = request.headers.get("Holdfast-Fence")
+            _log.info("lifecycle.call", call=request.path, request=request_id, fence=token)
             try:
                 await act()
             except (

@@ -72,6 +72,8 @@ class Connection(Attachment):
     ) -> None:
         if self._dismissed:
             return
+        if come_back:
+            self.sent_away_at = self._loop.time()
         frames = self._talk.farewell(Bye(reason, come_back, detail))
         self._write(frames)
         plain_end = not come_back and not isinstance(self._talk, StreamTalk)
@@ -91,6 +93,7 @@ class Connection(Attachment):
         resume_timer = self._loop.call_later(RESUME_TIMEOUT, self._check_resumed)
         self._ping_timer = self._loop.call_later(IDLE_PING, self._ping_when_idle)
         try:
+            self._say("session.connected", speaks=type(self._talk).__name__)
             self._talk.begin(self)
             await self._read_loop()
         finally:
@@ -101,6 +104,7 @@ class Connection(Attachment):
             writer.cancel()
             self._talk.hub.detached(self._talk.session, self)
             transport.close()
+            self._say("session.detached", left=self.left)
             self._ended.set()
             await asyncio.gather(writer, return_exceptions=True)
 
@@ -116,6 +120,7 @@ class Connection(Attachment):
                     # 1002, 1007 or 1009, which a peer in the middle of sending may not see
                     _log.warning("connection.broken", who=repr(self), why=str(message.data))
                 return
+            self.heard_at = self._loop.time()
             if self._dismissed:
                 continue  # what a replaced connection still says is not the session's
             try:
@@ -177,6 +182,12 @@ class Connection(Attachment):
         await self._ended.wait()
 
     # --- inside ---
+
+    def _say(self, event: str, **more: object) -> None:
+        """A line of this session's story; the tunnel's name begins with its proxy's."""
+        proxy = None if self.tunnel is None else self.tunnel.rpartition(".")[0]
+        session = self._talk.session.session_id
+        _log.info(event, session=session, tunnel=self.tunnel, proxy=proxy, **more)
 
     def _reason(self) -> str:
         return self._talk.hub.host.info().reason or "the kernel is dead"

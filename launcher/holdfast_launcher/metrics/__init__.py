@@ -1,0 +1,1 @@
+"""What a launcher counts, of itself and of its keepers, and how Prometheus gets it."""
