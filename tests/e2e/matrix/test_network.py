@@ -11,6 +11,7 @@ import pytest
 
 from support.netns import Network, Node
 from support.processes import wait_until
+from support.system import need_command
 
 pytestmark = pytest.mark.long
 
@@ -81,7 +82,12 @@ def test_only_the_named_peer_is_cut_off(network: Network, far: Node) -> None:
 
 def test_nothing_is_left_of_it() -> None:
     def there() -> set[str]:
-        said = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
+        said = subprocess.run(
+            [need_command("ip", package="iproute2"), "-o", "link"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         return set(said.stdout.splitlines())
 
     before = there()
@@ -90,5 +96,10 @@ def test_nothing_is_left_of_it() -> None:
         assert there() != before, "home is a namespace of its own"
         name = network._name
     assert there() == before
-    listed = subprocess.run(["ip", "netns"], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        [need_command("ip", package="iproute2"), "netns"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert name not in listed
