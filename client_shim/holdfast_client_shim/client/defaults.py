@@ -1,0 +1,24 @@
+"""Makes nbclient use our kernel manager where nobody names another.
+
+For what makes its ``NotebookClient`` deep inside and reads no configuration for it, as
+``jupyter execute`` does (nbclient 0.11): call this in ``jupyter_config.py``.
+"""
+
+from __future__ import annotations
+
+from nbclient import NotebookClient
+from traitlets.traitlets import DefaultHandler
+
+from .manager import HoldfastKernelManager
+
+
+def make_default() -> None:
+    """From now on, a ``NotebookClient`` of this process runs kernels behind Holdfast unless it is
+    given another ``kernel_manager_class``. Idempotent."""
+
+    def ours(self: NotebookClient) -> type:
+        return HoldfastKernelManager
+
+    handler = DefaultHandler("kernel_manager_class")
+    handler(ours)
+    handler.class_init(NotebookClient, "_kernel_manager_class_default")
