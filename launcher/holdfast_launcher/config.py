@@ -26,6 +26,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from holdfast_launcher.engines.names import engine_names
+from holdfast_launcher.engines.resources import Limits, parse_memory, parse_time
 from holdfast_launcher.environment import is_refused
 from holdfast_launcher.errors import ConfigError
 from holdfast_launcher.network.tls import is_loopback
@@ -76,7 +78,12 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heartbeat_interval: Positive = 2.0
     heartbeat_deadline: Positive = 1.5
 
-    engine: Literal["local"] = "local"
+    #: "local", "slurm", or another one that is installed (entry point group holdfast.engines).
+    engine: str = "local"
+    #: ``[engines.<name>]``: what each engine is told. The engine itself checks its table.
+    engines: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    #: The most of each resource that clients may ask for.
+    limits: Limits = Limits()
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     capacity: Capacity = Capacity()
     #: Everybody's kernels run as the launcher's own user. Without this the local engine refuses.
@@ -202,6 +209,14 @@ def _check(config: LauncherConfig) -> None:
                 f"env_whitelist: {name} changes what code a kernel loads, so clients may not set "
                 "it; env_passthrough takes it from the launcher's own environment"
             )
+    if config.engine not in engine_names():
+        known = ", ".join(engine_names())
+        raise ConfigError(f"engine: there is no {config.engine!r} here; known: {known}")
+    for name, check in (("memory", parse_memory), ("time", parse_time)):
+        try:
+            check(getattr(config.limits, name) or "1")
+        except ValueError as error:
+            raise ConfigError(f"limits.{name}: {error}") from error
     if ":" not in config.keeper_entry:
         raise ConfigError("keeper_entry: expected module:function")
 

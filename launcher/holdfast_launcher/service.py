@@ -22,8 +22,8 @@ from aiohttp import web
 
 from holdfast_launcher.agent.agent import Agent
 from holdfast_launcher.agent.last_words import LastWords
-from holdfast_launcher.config import KEEPER_ENTRY, LauncherConfig
-from holdfast_launcher.engines.local import LocalEngine
+from holdfast_launcher.config import LauncherConfig
+from holdfast_launcher.engines.registry import EngineSite, build_engine
 from holdfast_launcher.environment import base_environment
 from holdfast_launcher.errors import ConfigError
 from holdfast_launcher.kernelspecs import KernelspecCatalog
@@ -40,9 +40,6 @@ from holdfast_launcher.state.statefiles import make_private_directory, obtain_se
 _GRACE = 3.0
 #: What importing the keeper needs besides the base: where Python finds modules.
 _PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
-
-#: What the keeper's entry imports when it runs rather than when it is imported.
-_PRELOAD = ("holdfast_launcher.keeper.kernel", "uvloop")
 
 _log = structlog.get_logger(__name__)
 
@@ -73,7 +70,7 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
         url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
         fingerprint=None if identity is None else identity.fingerprint,
         access_token=access_token,
-        engine=LocalEngine.name,
+        engine=config.engine,
     )
     news = asyncio.Event()
     catalog = KernelspecCatalog(config.kernelspec_dirs, native_kernel=config.native_kernel)
@@ -84,6 +81,7 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
         digest = (await catalog.read()).digest
         return agent.beat(), digest
 
+    agent.queue.answer_at(presence.url, presence.fingerprint)
     await agent.start()
     runner = web.AppRunner(
         make_app(
@@ -122,12 +120,13 @@ def _agent(
 ) -> Agent:
     base = base_environment(os.environ, config.env_passthrough)
     python = {name: os.environ[name] for name in _PYTHON if name in os.environ}
-    engine = LocalEngine(
-        entry=config.keeper_entry,
-        environment={**base, **python},
-        start_timeout=config.keeper_start_timeout,
-        reaper=reaper,
-        preload=_PRELOAD if config.keeper_entry == KEEPER_ENTRY else (),
+    engine = build_engine(
+        EngineSite(
+            config=config,
+            settings=config.engines.get(config.engine, {}),
+            environment={**base, **python},
+            reaper=reaper,
+        )
     )
     return Agent(
         config=config,
@@ -145,7 +144,7 @@ def _announce(config: LauncherConfig, presence: Presence, agent: Agent) -> None:
         ready = {"id": config.launcher_id, "pid": os.getpid(), "url": presence.url}
         write_json(Path(config.ready_file), ready)
     _log.info("serving", launcher_id=config.launcher_id, url=presence.url, agent=repr(agent))
-    if not config.single_user:
+    if not config.single_user and config.engine == "local":
         _log.warning("no kernel will be started: the local engine needs single_user = true")
     if not config.proxies:
         _log.warning("no proxies are configured: nobody will find this launcher")

@@ -31,6 +31,7 @@ from holdfast_launcher.agent.incarnation import Answer, Incarnation, Phase, deci
 from holdfast_launcher.agent.keeper_client import KeeperClient
 from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.agent.launching import LaunchPlan, StartOrder, check_may_start, plan_launch
+from holdfast_launcher.agent.queueing import Queue, death_reason
 from holdfast_launcher.agent.succession import launch_keeper
 from holdfast_launcher.agent.takeover import TRY_AGAIN, Takeover
 from holdfast_launcher.config import LauncherConfig
@@ -121,6 +122,15 @@ class Agent:
             outcomes=self._metrics.takeovers,
         )
 
+        #: Starts that wait, and where their keepers dial back.
+        self.queue = Queue(
+            engine=engine,
+            kernels=self._kernels,
+            directory=config.kernels,
+            gone=self._keeper_gone,
+            on_change=on_change,
+        )
+
     def __repr__(self) -> str:
         alive = sum(1 for kernel in self._kernels.values() if kernel.alive)
         return f"Agent(kernels={len(self._kernels)}, alive={alive})"
@@ -204,6 +214,8 @@ class Agent:
                 kernel = await self._start(kernel_id, order)
             # Somebody else may have become owner while the keeper came up; it is his now.
             self._fences.check(kernel_id, fence)
+            if kernel.queued and not order.pending:
+                raise NotReady(kernel.waits_for or "it waits for its turn")
             return kernel.handle(self._advertise_host)
 
     async def delete(self, kernel_id: str, fence: Token) -> dict[str, Any]:
@@ -263,6 +275,9 @@ class Agent:
         )
         self._kernels[kernel_id] = kernel
         try:
+            if self._engine.queues:
+                await self.queue.submit(kernel, plan)
+                return kernel
             with self._metrics.launching():
                 keeper, file = await launch_keeper(self._engine, plan.keeper)
         except LaunchFailed as error:
@@ -298,13 +313,14 @@ class Agent:
     async def _plan(self, kernel_id: str, order: StartOrder) -> LaunchPlan:
         """Everything that can be refused is refused here, before anything is done."""
         alive = sum(1 for kernel in self._kernels.values() if kernel.alive)
-        check_may_start(self._config, alive=alive)
+        check_may_start(self._config, self._engine, alive=alive)
         catalog = await self._catalog.read()
         plan = await asyncio.to_thread(
             plan_launch,
             kernel_id=kernel_id,
             order=order,
             config=self._config,
+            honoured=self._engine.resources,
             catalog=catalog,
             kernelspec_dirs=self._catalog.directories(),
             base_environment=self._base_environment,
@@ -325,8 +341,8 @@ class Agent:
         keeper_reason = (kernel.keeper and kernel.keeper.reason) or "the keeper is gone"
         if self._takeover.begin(kernel, keeper_reason):
             return
-        said = kernel.activity.read().reason
-        self._endings.bring_down(kernel, f"{said}; {keeper_reason}" if said else keeper_reason)
+        kernel.queued = False
+        self._endings.bring_down(kernel, death_reason(kernel))
         self._background.spawn(self._endings.bury_kernel(kernel))
 
     # -- finding again ------------------------------------------------------------------------
@@ -338,6 +354,8 @@ class Agent:
             if self._kernels.setdefault(kernel.kernel_id, kernel) is not kernel:
                 if kernel.keeper is not None:  # a start came while the disk was read
                     kernel.keeper.release()
+            elif kernel.queued:
+                self.queue.follow(kernel)
             elif kernel.keeper is not None:
                 self._recognise(kernel, kernel.keeper)
             elif not self._takeover.begin(kernel, kernel.reason or "", settle=_SECOND_LOOK):

@@ -57,6 +57,8 @@ class Incarnation:
     reason: str | None = None
     #: A keeper of it was ready once: it may have run something.
     begun: bool = False
+    #: It waits for its turn on the engine, or for its keeper to dial back.
+    queued: bool = False
     #: Its end was asked for: no news for anybody.
     ending: bool = False
     takeovers: TakeoverBudget = field(default_factory=TakeoverBudget)
@@ -75,7 +77,14 @@ class Incarnation:
     @property
     def presentable(self) -> bool:
         """Dead, or with an endpoint where its own keeper is known or expected to answer."""
-        return not self.alive or (self.file is not None and self.phase is not Phase.DISPUTED)
+        if self.queued or not self.alive:
+            return True
+        return self.file is not None and self.phase is not Phase.DISPUTED
+
+    @property
+    def waits_for(self) -> str | None:
+        """What a queued start waits for, for the user; None when it does not wait."""
+        return self.keeper.describe().text if self.queued and self.keeper is not None else None
 
     @property
     def mark(self) -> str:
@@ -107,7 +116,8 @@ class Incarnation:
             "engine_handle": dict(self.keeper.handle) if self.keeper is not None else {},
             "epoch": None,
             "alive": self.alive,
-            "reason": self.reason,
+            "reason": self.waits_for or self.reason,
+            "state": "pending" if self.queued else "ready" if self.alive else "dead",
         }
         if self.file is not None:
             handle["epoch"] = self.file.epoch
@@ -127,7 +137,7 @@ class Incarnation:
         return {
             "nonce": self.nonce,
             "alive": self.alive,
-            "reason": self.reason or activity.reason,
+            "reason": self.waits_for or self.reason or activity.reason,
             "execution_state": activity.execution_state if self.alive else "dead",
             "last_activity": activity.last_activity,
             "connections": activity.connections if self.alive else 0,
@@ -151,4 +161,6 @@ def decide_put(present: Incarnation | None, nonce: str, *, buried: str | None) -
         return Answer.CONFLICT
     if present.phase is Phase.DISPUTED:
         return Answer.NOT_NOW
+    if present.queued:
+        return Answer.HANDLE
     return Answer.WAIT if present.file is None else Answer.HANDLE

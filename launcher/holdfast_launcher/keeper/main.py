@@ -31,6 +31,7 @@ from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
 
 from .activity import StateWriter
+from .companion import Announcer, Companion
 from .config import KeeperConfig
 from .fence import Fence
 from .log.journal import Journal, Settling
@@ -55,6 +56,7 @@ _CLEANUP_SECONDS: Final = 3.0
 _SOCKET_AGE: Final = 3600.0
 _HOUSEKEEPING: Final = 60.0
 _QUOTA_LOOK: Final = 2.0
+_LOOK_FOR_END: Final = 0.1
 _BACKLOG: Final = 256
 #: A burst stays in memory this long for its readers, then goes to disk slice by slice.
 _SETTLE_DELAY: Final = 0.25
@@ -64,29 +66,38 @@ BuildHost = Callable[[KeeperConfig, KernelListener], KernelHost]
 
 
 def run(
-    config: KeeperConfig, ready_fd: int | None = None, *, build_host: BuildHost | None = None
+    config: KeeperConfig,
+    ready_fd: int | None = None,
+    *,
+    build_host: BuildHost | None = None,
+    companion: Companion | None = None,
 ) -> int:
     """Be a keeper until shut down; returns the exit status.
 
     ``ready_fd`` gets one byte, and is closed, when the port is bound and keeper.json is
-    written. ``build_host`` replaces the real kernel side in tests. Raises OSError when the
-    state directory or the port cannot be had.
+    written. ``build_host`` replaces the real kernel side in tests; ``companion`` goes along where
+    no launcher is on this machine. Raises OSError when the state directory or the port cannot be
+    had.
     """
     _harden()
     _configure_logging(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Keeper(config, build_host or _real_host).serve(ready_fd))
+        return runner.run(_Keeper(config, build_host or _real_host, companion).serve(ready_fd))
 
 
 class _Keeper:
     """Holds the parts together for one run."""
 
-    def __init__(self, config: KeeperConfig, build_host: BuildHost) -> None:
+    def __init__(
+        self, config: KeeperConfig, build_host: BuildHost, companion: Companion | None
+    ) -> None:
+        self._companion = companion
         self._config = config
         self._build_host = build_host
         self._connections: set[Connection] = set()
         self._writer: StateWriter | None = None
         self._status_code = 0
+        self._ending: asyncio.Task[None] | None = None
 
     async def serve(self, ready_fd: int | None) -> int:
         config = self._config
@@ -130,6 +141,8 @@ class _Keeper:
         work = [writer.run(), self._housekeep(), self._heed_quota()]
         if self._config.adopt:
             work.append(self._adopt())
+        if self._companion is not None:
+            work += [self._accompany(self._companion), self._announcer.run()]
         tasks = [asyncio.create_task(part) for part in work]
         try:
             await self._stop.wait()
@@ -147,9 +160,19 @@ class _Keeper:
             self._status_code = 1
             self._stop.set()
 
+    async def _accompany(self, companion: Companion) -> None:
+        """A keeper that its launcher does not want, or that cannot reach it to begin, ends."""
+        try:
+            await companion.run()
+        except Exception as error:
+            _log.exception("keeper.companion_failed", why=str(error))
+            self._status_code = 1
+            self._stop.set()
+
     def _build(self) -> KeeperApi:
         config = self._config
         loop = asyncio.get_running_loop()
+        writer = Notices(new_id=lambda: uuid4().hex, now=lambda: iso(time.time()))
         tally = Tally(self._on_count)
         sessions = Sessions(loop.time, tally)
         self._hub = Hub(
@@ -165,12 +188,13 @@ class _Keeper:
             ),
             sessions=sessions,
             gate=Gate(config.held_bytes),
-            writer=Notices(new_id=lambda: uuid4().hex, now=lambda: iso(time.time())),
+            writer=writer,
             on_change=self._on_change,
             on_state=self._on_state,
         )
         host = self._build_host(config, self._hub)
         self._hub.bind(host)
+        self._announcer = Announcer(self._hub, writer)
         self._fence = Fence(config.directory, tally)
         self._status = Status(config, self._hub, self._fence, time.time)
         self._lifecycle = Lifecycle(hub=self._hub, host=host, fence=self._fence, nonce=config.nonce)
@@ -238,6 +262,12 @@ class _Keeper:
         # the server's clean-up lets the handler that called this answer first
         self._stop.set()
 
+    async def _end_with_kernel(self) -> None:
+        """The machine takes its place back: once the kernel is dead nothing keeps this keeper."""
+        while self._lifecycle.kernel_runs:  # noqa: ASYNC110 - a rare, short wait; it has no event
+            await asyncio.sleep(_LOOK_FOR_END)
+        await self._say_goodbye()
+
     def _settle_later(self, delay: float) -> None:
         asyncio.get_running_loop().call_later(delay, self._settle)
 
@@ -265,11 +295,23 @@ class _Keeper:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+        if self._companion is not None:
+            numbers.append(signal.SIGUSR1)
+        for number in numbers:
             loop.add_signal_handler(number, self._on_signal, number)
 
-    def _on_signal(self, number: int) -> None:
-        if self._lifecycle.kernel_runs:
+    def _on_signal(self, number: signal.Signals) -> None:
+        foreseen = None if self._companion is None else self._companion.foresee(number)
+        if foreseen is not None and self._lifecycle.kernel_runs:
+            _log.warning("keeper.end_announced", signal=number, why=foreseen.reason)
+            self._announcer.announce(foreseen.notice)
+            if foreseen.final and self._ending is None:
+                self._hub.host.foretell_end(foreseen.reason)
+                self._ending = asyncio.get_running_loop().create_task(self._end_with_kernel())
+        elif number == signal.SIGUSR1:
+            pass  # about a kernel that there is not
+        elif self._lifecycle.kernel_runs:
             _log.warning("keeper.signal_ignored", signal=number, why="its kernel lives")
         else:
             self._stop.set()

@@ -31,12 +31,15 @@ from holdfast_launcher.errors import (
 )
 from holdfast_launcher.kernelspecs import KernelspecCatalog
 from holdfast_launcher.metrics.figures import LauncherMetrics
+from holdfast_launcher.network.dial_back import STARTS_PATH, dial_back_routes
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
 
 _MAX_BODY = 4 * 1024 * 1024
 #: Lines of a kernel's output in an answer, unless the request says how many.
 _LINES = 200
+#: The longest that an answer is held back for news, in seconds.
+_MAX_WAIT = 20
 #: It becomes a directory's name.
 _KERNEL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
@@ -85,6 +88,7 @@ def make_app(
             web.delete("/v1/kernels/{kernel_id}", api.delete),
             web.post("/v1/kernels/{kernel_id}/fence", api.fence),
             web.get("/v1/kernels/{kernel_id}/output", api.output),
+            *dial_back_routes(agent.queue),
             web.get("/v1/launcher", api.launcher),
             web.get("/v1/kernelspecs", api.kernelspecs),
             web.get("/v1/kernelspecs/{name}/{path:.+}", api.resource),
@@ -108,7 +112,11 @@ class _Api:
         return web.json_response(await self._agent.put(kernel_id, fence, order))
 
     async def get(self, request: web.Request) -> web.Response:
-        return web.json_response(self._agent.get(_kernel_id(request)))
+        kernel_id = _kernel_id(request)
+        if "wait" in request.query:
+            wait = min(_number(request.query["wait"], "wait"), _MAX_WAIT)
+            await self._agent.queue.wait_news(kernel_id, timeout=wait)
+        return web.json_response(self._agent.get(kernel_id))
 
     async def delete(self, request: web.Request) -> web.Response:
         return web.json_response(await self._agent.delete(_kernel_id(request), _fence(request)))
@@ -159,9 +167,12 @@ def _fence(request: web.Request) -> Token:
 
 
 def _lines(request: web.Request) -> int:
-    text = request.query.get("lines", str(_LINES))
+    return _number(request.query.get("lines", str(_LINES)), "lines")
+
+
+def _number(text: str, name: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 6:
-        raise BadRequest("lines must be a number")
+        raise BadRequest(f"{name} must be a number")
     return int(text)
 
 
@@ -184,6 +195,8 @@ def _authentication(access_token: str, scraping: Scraping) -> Any:
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(STARTS_PATH):
+            return await handler(request)
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         allowed = hmac.compare_digest(given, expected)
         if request.path == METRICS_PATH:

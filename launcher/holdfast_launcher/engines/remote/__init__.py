@@ -1,0 +1,1 @@
+"""Keepers on other machines: how they claim their start, and dial back to their launcher."""
