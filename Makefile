@@ -25,6 +25,9 @@ TRIES ?= 3
 FRONTEND_KILLS ?= 10
 # active-active or active-passive: the mode of the clusters of `make promises`.
 MODE ?= active-active
+# What `make chaos` does: for how long faults go on, and from which seed (none: a new one).
+SECONDS ?= 300
+SEED ?=
 # How many files of the suite run at the same time: its tests mostly wait for processes.
 WORKERS ?= 2
 # Where figures are left as files, besides being printed.
@@ -34,7 +37,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models test-commands
+.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models test-commands chaos chaos-planted
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -137,6 +140,17 @@ models: $(DEV_STAMP) ## spin over the Promela models beside the protocol, and pl
 	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -s -m long tests/models $(ARGS)
+
+# Its own process, not pytest: it lives in a network namespace of its own, and ends with a verdict.
+chaos: $(DEV_STAMP) ## random faults on a whole cluster, seeded, and a checker's verdict; SEED= SECONDS=
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@mkdir -p $(ARTEFACTS)
+	@cd tests && HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) exec $(abspath $(BIN))/python \
+	  -m support.chaos $(if $(SEED),--seed $(SEED)) --seconds $(SECONDS) $(ARGS)
+
+chaos-planted: $(DEV_STAMP) ## the same with a loss, a double execution, a stale call planted: each must be found
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@exec $(BIN)/python -m pytest -s -m long tests/chaos $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \

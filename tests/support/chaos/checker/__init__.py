@@ -1,0 +1,1 @@
+"""Judges a history: a pure function of its events, apart from whatever wrote them."""
