@@ -13,6 +13,7 @@ import fcntl
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,12 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
     identity = None if config.plain else _identity(config)
     access_token = obtain_secret(config.state / "access_token")
     listener = _bind(config)
-    host, port = config.advertise_host or config.host, listener.getsockname()[1]
-    scheme = "http" if identity is None else "https"
-    presence = Presence(
-        url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
-        fingerprint=None if identity is None else identity.fingerprint,
-        access_token=access_token,
-        engine=config.engine,
-    )
+    presence = _presence(config, identity, access_token, port=listener.getsockname()[1])
     news = asyncio.Event()
     catalog = KernelspecCatalog(config.kernelspec_dirs, native_kernel=config.native_kernel)
     metrics = LauncherMetrics(version=software_version())
-    agent = _agent(config, catalog, reaper, host, news, metrics)
+    agent = _agent(config, catalog, reaper, news, metrics)
+    metrics.keepers = agent.figures
 
     async def report() -> tuple[dict[str, Any], str]:
         digest = (await catalog.read()).digest
@@ -96,8 +91,7 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
         shutdown_timeout=_GRACE,
     )
     await runner.setup()
-    context = None if identity is None else identity.context
-    await web.SockSite(runner, listener, ssl_context=context).start()
+    await web.SockSite(runner, listener, ssl_context=_context(identity)).start()
     _announce(config, presence, agent)
     heartbeat = Heartbeat(
         config=config, presence=presence, report=report, news=news, rounds=metrics.heartbeats
@@ -110,14 +104,31 @@ async def _run(config: LauncherConfig, reaper: Reaper, stop: asyncio.Event) -> N
     _log.info("stopped; keepers and kernels stay", launcher_id=config.launcher_id)
 
 
+def _context(identity: Identity | None) -> ssl.SSLContext | None:
+    return None if identity is None else identity.context
+
+
+def _presence(
+    config: LauncherConfig, identity: Identity | None, access_token: str, *, port: int
+) -> Presence:
+    host = config.advertise_host or config.host
+    scheme = "http" if identity is None else "https"
+    return Presence(
+        url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
+        fingerprint=None if identity is None else identity.fingerprint,
+        access_token=access_token,
+        engine=config.engine,
+    )
+
+
 def _agent(
     config: LauncherConfig,
     catalog: KernelspecCatalog,
     reaper: Reaper,
-    host: str,
     news: asyncio.Event,
     metrics: LauncherMetrics,
 ) -> Agent:
+    host = config.advertise_host or config.host
     base = base_environment(os.environ, config.env_passthrough)
     python = {name: os.environ[name] for name in _PYTHON if name in os.environ}
     engine = build_engine(

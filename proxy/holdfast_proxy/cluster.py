@@ -10,8 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
+from .metrics.facts import ClusterFacts
+from .metrics.figures import ProxyMetrics
 from .overview import Administration
 
 
@@ -114,6 +117,15 @@ class Cluster(ABC):
     proxy_id: str
     #: Random per process; whoami shows it, so that a peer sees a restart.
     boot_id: str
+
+    @cached_property
+    def metrics(self) -> ProxyMetrics:
+        """Where this proxy counts, edge and cluster alike."""
+        return ProxyMetrics()
+
+    def facts(self) -> ClusterFacts:
+        """How things stand, for a scrape of ``metrics``. No I/O."""
+        return ClusterFacts()
 
     @property
     @abstractmethod

@@ -37,7 +37,7 @@ from msgspec import Meta, Struct
 #: Upper bound of a secret file, in bytes; a longer one is surely the wrong file.
 _MAX_SECRET_BYTES: Final = 4096
 #: Fields that hold a secret; each has a twin ``<name>_file``.
-_SECRETS: Final = frozenset({"token", "cluster_key", "join_token", "password"})
+_SECRETS: Final = frozenset({"token", "cluster_key", "join_token", "metrics_token", "password"})
 #: Fields that name a file without the suffix.
 _PATHS: Final = frozenset({"tls_cert", "tls_key"})
 #: Files that hold a private key.
@@ -161,6 +161,11 @@ class ProxyConfig(Struct, frozen=True, kw_only=True):
     default_max_age: Seconds = 10.0
     #: What is held for one client whose kernel is not up yet, in bytes.
     standin_bytes: Annotated[int, Meta(ge=65536)] = 8 * 1024 * 1024
+
+    #: What a scraper of ``/metrics`` shows; it opens nothing else. ``metrics_public``: nothing.
+    metrics_token: Secret | None = None
+    metrics_token_file: str | None = None
+    metrics_public: bool = False
 
     log_format: LogFormat = LogFormat.JSON
     log_level: str = "info"

@@ -29,6 +29,7 @@ from .config import ConfigError, ProxyConfig, load_config
 from .edge.app import build_app
 from .edge.context import EDGE
 from .edge.drain import drain
+from .edge.internal import package_version
 from .errors import ProxyError
 from .logs import configure_logging
 
@@ -98,6 +99,8 @@ async def serve(
 
     ``cluster`` None: the real one, of ``ownership.build_cluster(config)``.
     """
+    # Before any task is made: each inherits it, and so does every line that is logged.
+    structlog.contextvars.bind_contextvars(proxy=config.id)
     if cluster is None:
         from .ownership import build_cluster  # not before the arguments are known to be good
 
@@ -108,6 +111,7 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     app = build_app(cluster, config)
     app[EDGE].stop = stop.set
+    cluster.metrics.register_build(package_version())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     site = web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG)

@@ -63,6 +63,16 @@ _BURIED_SECONDS = 7 * 24 * 3600.0
 _log = structlog.get_logger(__name__)
 
 
+def _prepare(config: LauncherConfig) -> None:
+    """The directories, and the quota for keepers, those that live already included."""
+    make_private_directory(config.kernels)
+    make_private_directory(config.log_quota)
+    try:
+        write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
+    except OSError as error:  # a full disk: that of the last run holds, and kernels wait
+        _log.error("log quota not written", error=str(error))
+
+
 class Agent:
     """One per launcher. ``on_change`` is called when a keeper ended: tell the proxies now.
 
@@ -83,25 +93,17 @@ class Agent:
     ) -> None:
         self._config = config
         self._metrics = metrics or LauncherMetrics(version="0")
-        self._metrics.keepers = self.figures
         self._totals = KeeperTotals(config.state / "metrics.json")
         self._engine = engine
         self._catalog = catalog
         self._base_environment = base_environment
         self._advertise_host = advertise_host
         self._clock = clock
-        make_private_directory(config.kernels)
-        make_private_directory(config.log_quota)
-        try:
-            # Read by keepers that live already, too: a new setting is theirs at once.
-            write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
-        except OSError as error:  # a full disk: that of the last run holds, and kernels wait
-            _log.error("log quota not written", error=str(error))
+        _prepare(config)
         self._fences = FenceBook(config.state / "fences")
         self._client = KeeperClient()
         self._kernels: dict[str, Incarnation] = {}
-        self._locks = Locks()
-        self._background = Background()
+        self._locks, self._background = Locks(), Background()
         self._endings = Endings(
             engine=engine,
             client=self._client,
@@ -121,7 +123,6 @@ class Agent:
             on_change=on_change,
             outcomes=self._metrics.takeovers,
         )
-
         #: Starts that wait, and where their keepers dial back.
         self.queue = Queue(
             engine=engine,

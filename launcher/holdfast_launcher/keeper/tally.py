@@ -12,7 +12,7 @@ A name is ``word`` or ``word:label``. ``counts`` only ever rise; ``levels`` are 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +36,7 @@ class Tally:
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self._changed = changed
         self._counts: Counter[str] = Counter()
-        self._failover_sum = 0.0
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def __repr__(self) -> str:
         return f"<Tally of {sum(self._counts.values())} events>"
@@ -66,17 +66,16 @@ class Tally:
         """Nothing to count, but a level may be another one."""
         self._changed()
 
-    def failover(self, seconds: float) -> None:
-        """A session had no connection for ``seconds`` and has one again."""
-        self._failover_sum += max(0.0, seconds)
+    def failover(self, seconds: float, *, seen: bool) -> None:
+        """A session had no connection for ``seconds`` and has one again. ``seen``: its loss was
+        noticed; else the new connection replaced one that looked alive."""
+        word = "failovers" if seen else "unseen_failovers"
+        self._sums[f"{word}_seconds"] += max(0.0, seconds)
         place = bisect_left(FAILOVER_BOUNDS, seconds)
         bound = f"{FAILOVER_BOUNDS[place]:g}" if place < len(FAILOVER_BOUNDS) else "+Inf"
-        self.add(f"failovers:{bound}")
+        self.add(f"{word}:{bound}")
 
     @property
     def counts(self) -> dict[str, float]:
         """A copy. ``failovers:<bound>`` are those within that bound and above the one before."""
-        counts: dict[str, float] = dict(self._counts)
-        if self._failover_sum:
-            counts["failover_seconds"] = round(self._failover_sum, 6)
-        return counts
+        return {**self._counts, **{word: round(total, 6) for word, total in self._sums.items()}}

@@ -77,8 +77,8 @@ LEVELS: Final = (
 )
 FAILOVER_NAME: Final = "holdfast_failover_duration_seconds"
 FAILOVER_TEXT: Final = (
-    "Seconds for which a session had no connection: from its loss, as its keeper saw it, to the "
-    "connection that went on with it."
+    "Seconds for which a session had no connection, until one went on with it: from its loss if "
+    "its keeper saw it, else from when its client was last heard."
 )
 STALE_NAME: Final = "holdfast_stale_tokens_refused"
 STALE_TEXT: Final = "Calls refused because their fencing token was not the highest any more."
@@ -107,17 +107,23 @@ def gauges(levels: Iterable[Mapping[str, float]]) -> Iterator[Metric]:
 
 def failovers(sums: Mapping[str, float]) -> Metric:
     """The histogram that keepers fill; a bucket of a bound that is not ours counts as the next."""
+    metric = HistogramMetricFamily(FAILOVER_NAME, FAILOVER_TEXT, labels=["loss"])
+    for word, loss in (("failovers", "seen"), ("unseen_failovers", "unseen")):
+        metric.add_metric([loss], _buckets(sums, word), sums.get(f"{word}_seconds", 0.0))
+    return metric
+
+
+def _buckets(sums: Mapping[str, float], word: str) -> list[tuple[str, float]]:
     held: dict[float, float] = dict.fromkeys((*FAILOVER_BOUNDS, float("inf")), 0.0)
     for name, count in sums.items():
-        word, _, text = name.partition(":")
-        if word == "failovers":
+        known, _, text = name.partition(":")
+        if known == word and text:
             held[_bound(text, held)] += count
     buckets, below = [], 0.0
     for bound, count in held.items():
         below += count
         buckets.append(("+Inf" if bound == float("inf") else f"{bound:g}", below))
-    total = sums.get("failover_seconds", 0.0)
-    return HistogramMetricFamily(FAILOVER_NAME, FAILOVER_TEXT, buckets=buckets, sum_value=total)
+    return buckets
 
 
 def _bound(text: str, ours: Iterable[float]) -> float:

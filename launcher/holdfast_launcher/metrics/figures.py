@@ -51,26 +51,30 @@ class LauncherMetrics:
         )
         info.labels(version, "launcher").set(1)
         self._stale = 0
-        self.launches: Final = Histogram(
+        self._count_own(registry)
+        registry.register(_Keepers(self))
+
+    def _count_own(self, registry: CollectorRegistry) -> None:
+        self.launches = Histogram(
             "holdfast_keeper_launch_duration_seconds",
             "Seconds that launching a keeper took, by what became of it.",
             ["outcome"],
             registry=registry,
             buckets=LAUNCH_BUCKETS,
         )
-        self.takeovers: Final = Counter(
+        self.takeovers = Counter(
             "holdfast_keeper_takeovers",
             "Keepers that fell while their kernel lived, by what became of the kernel.",
             ["outcome"],
             registry=registry,
         )
-        self.heartbeats: Final = Counter(
+        self.heartbeats = Counter(
             "holdfast_heartbeats",
             "Rounds of heartbeats to the proxies.",
             ["outcome"],
             registry=registry,
         )
-        self.loop_lag: Final = Histogram(
+        self.loop_lag = Histogram(
             "holdfast_event_loop_lag_seconds",
             "Seconds by which the launcher's event loop was late.",
             registry=registry,
@@ -82,7 +86,6 @@ class LauncherMetrics:
             self.takeovers.labels(outcome)
         for outcome in ("taken", "refused", "no_proxy"):
             self.heartbeats.labels(outcome)
-        registry.register(_Keepers(self))
 
     def __repr__(self) -> str:
         return f"<LauncherMetrics {self._stale} stale tokens refused>"

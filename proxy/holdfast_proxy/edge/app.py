@@ -6,6 +6,7 @@ built it (``server``), so that tests put a fake there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
@@ -14,8 +15,9 @@ from aiohttp import web
 
 from ..cluster import Cluster
 from ..config import ConfigError, ProxyConfig
+from ..metrics.loop_lag import watch_loop
 from ..page import PageRoutes, page_events
-from . import health, internal
+from . import health, internal, scraping
 from .admin import routes as admin
 from .admin.access import require_admin
 from .arrival import ArrivalClock
@@ -23,6 +25,7 @@ from .auth import Authenticator
 from .context import EDGE, Edge
 from .errors_middleware import errors_middleware
 from .gate import add_cors_headers, build_gate
+from .requests import observe_request
 from .rest import kernel_log
 from .rest import kernels as rest_kernels
 from .rest import kernelspecs as rest_kernelspecs
@@ -55,8 +58,9 @@ def build_app(
         events=page_events,
         allow=partial(require_admin, config=config),
     )
+    public = _PUBLIC | page.handlers | {scraping.metrics}
     app = web.Application(
-        middlewares=[errors_middleware, build_gate(_PUBLIC | page.handlers)],
+        middlewares=[observe_request, errors_middleware, build_gate(public)],
         client_max_size=MAX_BODY_BYTES,
     )
     app[EDGE] = Edge(
@@ -66,6 +70,7 @@ def build_app(
         clock=clock or ArrivalClock(),
         tunnels=TunnelRegistry(cluster.proxy_id),
     )
+    scraping.register(app)
     admin.prepare(app)
     app.on_response_prepare.append(add_cors_headers)
     app.cleanup_ctx.append(_keep_time)
@@ -105,7 +110,9 @@ def _add_routes(app: web.Application, base: str) -> None:
 
 
 async def _keep_time(app: web.Application) -> AsyncIterator[None]:
-    clock = app[EDGE].clock
-    clock.start()
+    edge = app[EDGE]
+    edge.clock.start()
+    lag = asyncio.create_task(watch_loop(edge.cluster.metrics.loop_lag.observe), name="loop lag")
     yield
-    clock.stop()
+    lag.cancel()
+    edge.clock.stop()

@@ -81,7 +81,7 @@ async def _tell_keeper(endpoint: KeeperEndpoint, tunnel_ids: list[str]) -> bool:
             finally:
                 transport.abort()
     except (DialError, OSError, TimeoutError) as error:
-        _log.warning("keeper not told of the drain", kernel_id=endpoint.kernel_id, error=str(error))
+        _log.warning("keeper not told of the drain", kernel=endpoint.kernel_id, error=str(error))
         return False
     return status.startswith(b"HTTP/1.1 200")
 

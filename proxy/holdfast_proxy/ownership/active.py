@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,8 @@ from holdfast_proxy.cluster import (
     Waiting,
 )
 from holdfast_proxy.errors import Conflict, NotFound, ProxyError, Unavailable
+from holdfast_proxy.metrics.facts import ClusterFacts
+from holdfast_proxy.metrics.figures import ProxyMetrics
 from holdfast_proxy.overview import Administration
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
@@ -72,9 +74,13 @@ class ActiveCluster(Cluster):
         peers: Peers,
         forwarder: Forwarder,
         administrator: Administrator,
+        metrics: ProxyMetrics,
+        facts: Callable[[], ClusterFacts],
     ) -> None:
         self.proxy_id = parts.member.proxy_id
         self.boot_id = parts.member.record.boot_id
+        self.metrics = metrics
+        self._facts = facts
         self._parts = parts
         self._store = store
         self._caller = caller
@@ -118,6 +124,9 @@ class ActiveCluster(Cluster):
         if self._parts.authority.leader is None and not self._parts.authority.may_own:
             return Readiness.DEGRADED, "no proxy leads the cluster: starts and deletes wait"
         return Readiness.READY, "this proxy holds its lease"
+
+    def facts(self) -> ClusterFacts:
+        return self._facts()
 
     def proxies(self) -> list[ProxyInfo]:
         known = {name: entry.record.url for name, entry in self._parts.view.proxies.items()}
@@ -294,7 +303,8 @@ class ActiveCluster(Cluster):
             model = await self._delegation.start(request)
             if model is not None:
                 return model
-        entry = await self._starts.start(request)
+        with self.metrics.starting():
+            entry = await self._starts.start(request)
         return self._model(request.kernel_id, entry.record)
 
     async def interrupt_kernel(self, kernel_id: str, user: str | None, call: LifecycleCall) -> None:

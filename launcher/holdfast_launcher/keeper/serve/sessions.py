@@ -150,20 +150,21 @@ class Sessions:
         """Count a new connection, and how long its session had none.
 
         A connection that is replaced while it looks alive was lost unseen (a frozen proxy, a cut
-        line): the time counts from when its client was last heard, which is early by what the
-        client was silent of itself, a second at most with the shim.
+        line): the time counts from when its client was last heard, which is early by as long as
+        the client had nothing to say (a heartbeat's seconds, see ``clients.connection``).
         """
         if not session.met:
             session.met = True
             self.tally.add("sessions_opened")
             return
         self.tally.add("resumes")
-        since = session.cut_at
+        since, seen = session.cut_at, True
         if replaced is not None:
-            since = replaced.sent_away_at or replaced.heard_at
+            since, seen = replaced.sent_away_at, replaced.sent_away_at is not None
+            since = since or replaced.heard_at
         session.cut_at = None
         if since is not None:
-            self.tally.failover(self.clock() - since)
+            self.tally.failover(self.clock() - since, seen=seen)
 
     def accepted(self, session_id: str) -> int:
         """The highest seq accepted of this session; 0 when there is none."""

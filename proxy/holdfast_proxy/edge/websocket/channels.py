@@ -51,7 +51,8 @@ async def channels(request: web.Request) -> web.StreamResponse:
         try:
             return await _tunnel(edge, request, located, upgrade, user)
         except KeeperUnreachable as error:
-            _log.warning("keeper unreachable", kernel_id=kernel_id, error=str(error))
+            edge.cluster.metrics.tunnel_failures.labels("unreachable").inc()
+            _log.warning("keeper unreachable", kernel=kernel_id, error=str(error))
             await edge.cluster.report_unreachable(located, str(error))
     raise Unavailable(f"the keeper of kernel {kernel_id} cannot be reached now; try again")
 
@@ -67,13 +68,17 @@ async def _tunnel(
     try:
         keeper = await _open_keeper(edge, entry, upgrade, user)
         tunnel = _join(edge, request, keeper, upgrade)
-        entry.abort = tunnel.abort
-        _log.debug("tunnel open", tunnel=entry.id, kernel_id=endpoint.kernel_id)
+        entry.abort, entry.carried = tunnel.abort, lambda: tunnel.carried
+        edge.cluster.metrics.tunnels_opened.inc()
+        log = _log.bind(kernel=endpoint.kernel_id, session=upgrade.session_id, tunnel=entry.id)
+        log.info("tunnel open", speaks=keeper.subprotocol)
         try:
             await asyncio.shield(tunnel.closed)
         finally:
             tunnel.abort()  # after a cancellation; otherwise both legs are gone already
-            _log.debug("tunnel closed", tunnel=entry.id, state=repr(tunnel))
+            to_keeper, to_client = tunnel.carried
+            log.info("tunnel closed", to_keeper=to_keeper, to_client=to_client)
+            log.debug("how the tunnel ended", state=repr(tunnel))
         return TunnelledResponse()
     finally:
         edge.tunnels.close(entry)
@@ -88,7 +93,8 @@ async def _open_keeper(
             entry.endpoint, upgrade, tunnel_id=entry.id, user=user or "", grants=GRANTS
         )
     except KeeperRefused as error:
-        _log.warning("keeper refused", kernel_id=entry.endpoint.kernel_id, status=error.status)
+        edge.cluster.metrics.tunnel_failures.labels("refused").inc()
+        _log.warning("keeper refused", kernel=entry.endpoint.kernel_id, status=error.status)
         word = "refused this proxy" if error.status in (401, 403) else "is not ready"
         raise Unavailable(
             f"the keeper of kernel {entry.endpoint.kernel_id} {word} ({error.status}); try again",
