@@ -190,3 +190,31 @@ class EventRecord(Record):
             mark=source.text_or_none("mark"),
             extra=source.rest,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord(Record):
+    """``sessions/<session_id>``: what a front end calls a session, a document and its kernel.
+
+    Written before its kernel is started, so that no kernel is started for nobody; ``changed`` is
+    when it got ``kernel_id``, ISO 8601 UTC. ``kind`` is Jupyter's ``type``.
+    """
+
+    user: str
+    path: str
+    name: str
+    kind: str
+    kernel_id: str
+    changed: str
+
+    @classmethod
+    def read(cls, source: Fields) -> SessionRecord:
+        return cls(
+            user=source.text("user"),
+            path=source.text("path"),
+            name=source.text("name"),
+            kind=source.text("kind"),
+            kernel_id=source.text("kernel_id"),
+            changed=source.text("changed"),
+            extra=source.rest,
+        )

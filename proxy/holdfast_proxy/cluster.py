@@ -16,6 +16,7 @@ from typing import Any
 from .metrics.facts import ClusterFacts
 from .metrics.figures import ProxyMetrics
 from .overview import Administration
+from .sessions.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,11 @@ class Cluster(ABC):
     @abstractmethod
     def administration(self) -> Administration:
         """What only administrators may ask; the edge sees to that."""
+
+    @property
+    @abstractmethod
+    def sessions(self) -> Shelf:
+        """Where Jupyter's sessions are kept; ``sessions.desk`` gives them their kernels."""
 
     @abstractmethod
     def readiness(self) -> tuple[Readiness, str]:

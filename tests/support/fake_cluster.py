@@ -21,6 +21,7 @@ from holdfast_proxy.cluster import (
 )
 from holdfast_proxy.errors import NotFound, ProxyError, Unauthorized
 from support.fake_administration import FakeAdministration
+from support.fake_shelf import FakeShelf
 
 ACTIVITY = "2026-01-02T03:04:05.000006Z"
 
@@ -56,11 +57,16 @@ class FakeCluster(Cluster):
         self.resources: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.specs: dict[str, Any] = {"default": "python3", "kernelspecs": {}}
         self.admin = FakeAdministration()
+        self.shelf = FakeShelf()
         self._changed = asyncio.Condition()
 
     @property
     def administration(self) -> FakeAdministration:
         return self.admin
+
+    @property
+    def sessions(self) -> FakeShelf:
+        return self.shelf
 
     def add(self, kernel_id: str, user: str = "jovyan", **fields: Any) -> FakeKernel:
         model = KernelModel(kernel_id, "python3", ACTIVITY, "idle", 0)

@@ -51,6 +51,8 @@ from holdfast_proxy.ownership.member import ConfigMismatch, Standing
 from holdfast_proxy.ownership.nodes.launchers import LAUNCHER_TTL
 from holdfast_proxy.ownership.overview.administrator import Administrator
 from holdfast_proxy.ownership.parts import Parts
+from holdfast_proxy.ownership.sessions.sweep import SessionSweep
+from holdfast_proxy.sessions.shelf import Shelf
 from holdfast_proxy.store.contract import Store
 from holdfast_proxy.store.errors import StoreError
 
@@ -76,6 +78,7 @@ class ActiveCluster(Cluster):
         administrator: Administrator,
         metrics: ProxyMetrics,
         facts: Callable[[], ClusterFacts],
+        sessions: Shelf,
     ) -> None:
         self.proxy_id = parts.member.proxy_id
         self.boot_id = parts.member.record.boot_id
@@ -86,6 +89,7 @@ class ActiveCluster(Cluster):
         self._caller = caller
         self._administrator = administrator
         self._peers = peers
+        self._sessions = sessions
         self._endings = Endings(parts)
         self._starts = Starts(parts, self._endings)
         self._lifecycle = Lifecycle(parts, self._endings, forwarder)
@@ -96,6 +100,9 @@ class ActiveCluster(Cluster):
         self._strangers: set[str] = set()
         self._seeks = SingleFlight(parts.tasks)
         self._draining = False
+        self._session_sweep = SessionSweep(
+            shelf=sessions, view=parts.view, member=parts.member, clock=parts.clock
+        )
 
     def __repr__(self) -> str:
         return f"<ActiveCluster {self.proxy_id} {self.readiness()[0].value} {self._parts.view!r}>"
@@ -105,6 +112,10 @@ class ActiveCluster(Cluster):
     @property
     def administration(self) -> Administration:
         return self._administrator
+
+    @property
+    def sessions(self) -> Shelf:
+        return self._sessions
 
     def readiness(self) -> tuple[Readiness, str]:
         standing = self._parts.member.standing
@@ -153,6 +164,7 @@ class ActiveCluster(Cluster):
             "leadership": parts.authority.run(),
             "peers": self._peers.run(),
             "sweep": self._sweep.run(),
+            "sessions": self._session_sweep.run(),
             "timeline": parts.timeline.run(),
             "narrator": self._administrator.narrator.run(),
         }

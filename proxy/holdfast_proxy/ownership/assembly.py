@@ -38,6 +38,7 @@ from holdfast_proxy.ownership.overview.wiring import administer
 from holdfast_proxy.ownership.owner import Ownership
 from holdfast_proxy.ownership.parts import Parts
 from holdfast_proxy.ownership.sealing import Sealer
+from holdfast_proxy.ownership.sessions.stored import StoredSessions
 from holdfast_proxy.store.calls import Login
 from holdfast_proxy.store.contract import Store
 from holdfast_proxy.store.endpoints import TlsFiles
@@ -70,6 +71,7 @@ def assemble(
         administrator=administer(config, parts, store=store, caller=caller, peers=peers),
         metrics=metrics,
         facts=partial(cluster_facts, parts, caller=caller, store=store),
+        sessions=StoredSessions(store=store, keys=Keys(config.cluster), view=view, clock=clock),
     )
 
 

@@ -18,6 +18,7 @@ from ...cluster import KernelModel, LifecycleCall, StartRequest
 from ...errors import BadRequest
 from ..context import EDGE, Edge, arrival_of, identity_of, json_object, kernel_id_of
 from .environment import kernel_environment
+from .fields import MAX_NAME, MAX_PATH, table, text
 from .lifecycle_headers import read_call, read_request_id, refuse_if_late
 
 
@@ -105,14 +106,9 @@ def read_start(
     forwarded_by: str | None = None,
 ) -> StartRequest:
     """POST /api/kernels after validation. Raises BadRequest naming the field."""
-    name, path, env = body.get("name"), body.get("path"), body.get("env")
-    env = {} if env is None else env
-    if name is not None and (not isinstance(name, str) or not name or len(name) > 256):
-        raise BadRequest("name must be a kernelspec's name")
-    if path is not None and (not isinstance(path, str) or "\0" in path or len(path) > 4096):
-        raise BadRequest("path must be a string of at most 4096 characters")
-    if not isinstance(env, dict):
-        raise BadRequest("env must be an object of strings")
+    name = text(body, "name", most=MAX_NAME, what="a kernelspec's name", empty=False)
+    path = text(body, "path", most=MAX_PATH, what="a string")
+    env = table(body, "env")
     return StartRequest(
         kernel_id=_kernel_id(env.get("KERNEL_ID")),
         user=user,

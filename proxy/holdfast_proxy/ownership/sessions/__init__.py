@@ -1,0 +1,1 @@
+"""Sessions in etcd, and how they go with their kernels."""

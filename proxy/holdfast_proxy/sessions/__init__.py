@@ -1,0 +1,1 @@
+"""Jupyter's sessions: which document has which kernel."""
