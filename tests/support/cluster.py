@@ -263,10 +263,21 @@ class Cluster:
         port = free_port() if loopback else _FIRST_PORTS[kind] + int(number or 0)
         return f"http://{host}:{port}"
 
-    def _python(self, name: str, module: str, config: Path) -> ManagedProcess:
+    def use_launcher(self, source: Path | None) -> None:
+        """Run another version's launcher from its next start on: ``source`` holds its packages'
+        folders, ``launcher`` and ``protocol``; None is the version under test again."""
+        assert not self.launcher.alive, "end it first"
+        more = {}
+        if source is not None:
+            more["PYTHONPATH"] = f"{source / 'launcher'}:{source / 'protocol'}"
+        self.launcher = self.launchers[0] = self._python(
+            "launcher", "holdfast_launcher", self.launcher_config, **more
+        )
+
+    def _python(self, name: str, module: str, config: Path, **env: str) -> ManagedProcess:
         command = [*self.place_of(name).prefix]
         command += [sys.executable, "-m", module, "--config", str(config)]
-        return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env())
+        return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env(**env))
 
     def _make_etcds(self, binary: str) -> list[ManagedProcess]:
         peers = [self._peer_url(url) for url in self.etcd_urls]

@@ -100,7 +100,9 @@ class Node:
 class Network:
     """Home and its nodes. Skips the test, by name, where namespaces may not be made."""
 
+    #: Of home itself, which is a place for processes as a node is one.
     address = _HOME
+    prefix: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._name = f"holdfast-{os.getpid()}-{next(_numbers)}"
