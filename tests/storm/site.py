@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -86,6 +87,8 @@ async def crowds(module: str, cluster: Cluster, count: int) -> AsyncIterator[Cro
     processes: list[asyncio.subprocess.Process] = []
     home = cluster.base / "crowd-home"
     env = clean_env(JUPYTER_DATA_DIR=str(home), JUPYTER_CONFIG_DIR=str(home))
+    if "HOLDFAST_PROFILE" in os.environ:
+        env["HOLDFAST_PROFILE"] = os.environ["HOLDFAST_PROFILE"]
     try:
         for n in range(count):
             with (cluster.base / f"crowd-{n}.log").open("ab") as log:
@@ -124,9 +127,10 @@ async def start_kernels(cluster: Cluster, count: int) -> list[str]:
         return await asyncio.gather(*(start(http) for _ in range(count)))
 
 
-def established(pid: int, port: int) -> int:
-    """How many clients hold a connection to ``port`` of process ``pid``."""
+def established(cluster: Cluster, n: int) -> int:
+    """How many clients hold a connection to proxy ``n``."""
+    port = urlsplit(cluster.proxy_urls[n]).port
     return sum(
         link.status == psutil.CONN_ESTABLISHED and link.laddr.port == port
-        for link in psutil.Process(pid).net_connections(kind="tcp")
+        for link in psutil.Process(cluster.proxies[n].pid).net_connections(kind="tcp")
     )
