@@ -52,3 +52,12 @@ def profile(examples: int, *, steps: int, shrink: bool = True) -> settings:
         phases=phases,
         suppress_health_check=list(HealthCheck),
     )
+
+
+@pytest.fixture
+def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is split by size, a thousandth as large: the same code with small bytes."""
+    monkeypatch.setattr("holdfast_protocol.stream.client.CHUNK_BYTES", 700)
+    monkeypatch.setattr("holdfast_protocol.stream.keeper.CHUNK_BYTES", 700)
+    monkeypatch.setattr("holdfast_launcher.keeper.serve.clients.talk.FRAME_BYTES", 700)
+    monkeypatch.setattr("holdfast_launcher.keeper.serve.clients.talk.BATCH_BYTES", 3000)

@@ -1,0 +1,135 @@
+"""Hypothesis's choices for a stream's story: which step comes next, and where the bytes are cut."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from holdfast_protocol.stream.state import ClientState
+from simulation.stream_world import StreamWorld
+
+SIZES = st.sampled_from([0, 0, 40, 500, 1500, 4000])
+BYTES = st.one_of(st.just(1 << 20), st.integers(1, 3000))
+
+
+class StreamStory(RuleBasedStateMachine):
+    """A subclass may play in another ``world_type``, whose parts are broken on purpose."""
+
+    world_type = StreamWorld
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = Path(tempfile.mkdtemp(prefix="holdfast-stream-"))
+        self.world = self.world_type(self._directory)
+
+    @precondition(lambda self: self.world.wire is None)
+    @rule()
+    def dial(self) -> None:
+        self.world.dial()
+
+    @precondition(lambda self: self.world.wire is not None)
+    @rule(up=st.integers(0, 5000), down=st.integers(0, 5000))
+    def cut(self, up: int, down: int) -> None:
+        self.world.wire.cut(up, down)
+
+    @precondition(lambda self: self.world.wire is not None)
+    @rule()
+    def client_notices(self) -> None:
+        self.world.client_notices()
+
+    @precondition(lambda self: any(wire.keeper_there for wire in self.world.wires))
+    @rule(data=st.data())
+    def keeper_notices(self, data: st.DataObject) -> None:
+        """Only of what is broken, or left by the client."""
+        gone = [w for w in self.world.wires if w.keeper_there and (w.broken or not w.client_there)]
+        if gone:
+            self.world.keeper_notices(data.draw(st.sampled_from(gone)))
+
+    @precondition(lambda self: any(wire.up for wire in self.world.wires))
+    @rule(data=st.data(), size=BYTES)
+    def keeper_reads(self, data: st.DataObject, size: int) -> None:
+        some = [wire for wire in self.world.wires if wire.up]
+        self.world.keeper_reads(data.draw(st.sampled_from(some)), size)
+
+    @precondition(lambda self: any(wire.keeper_there for wire in self.world.wires))
+    @rule(data=st.data(), acks=st.booleans())
+    def keeper_writes(self, data: st.DataObject, acks: bool) -> None:
+        there = [wire for wire in self.world.wires if wire.keeper_there]
+        wire = data.draw(st.sampled_from(there))
+        if acks:
+            self.world.keeper_acks(wire)
+        self.world.keeper_writes(wire)
+
+    @precondition(lambda self: self.world.wire is not None and self.world.wire.down)
+    @rule(size=BYTES)
+    def client_reads(self, size: int) -> None:
+        self.world.client_reads(size)
+
+    @precondition(lambda self: self.world.client.state is not ClientState.CLOSED)
+    @rule(size=SIZES)
+    def client_sends(self, size: int) -> None:
+        self.world.client_sends(size)
+
+    @precondition(lambda self: self.world.wire is not None)
+    @rule(max_bytes=st.sampled_from([1, 600, 1 << 16]))
+    def client_writes(self, max_bytes: int) -> None:
+        self.world.client_writes(max_bytes)
+
+    @rule(share=st.floats(0, 1), ack=st.booleans())
+    def client_consumes(self, share: float, ack: bool) -> None:
+        self.world.client_consumes(share)
+        if ack:
+            self.world.client_acks()
+
+    @precondition(lambda self: self.world.kernel.ready)
+    @rule(sizes=st.lists(SIZES, min_size=1, max_size=6))
+    def kernel_says(self, sizes: list[int]) -> None:
+        for size in sizes:
+            self.world.kernel_says(size)
+
+    @precondition(lambda self: self.world.kernel.open)
+    @rule()
+    def kernel_answers(self) -> None:
+        self.world.kernel_answers()
+
+    @precondition(lambda self: self.world.kernel.ready)
+    @rule(state=st.sampled_from(["restarting", "starting", "dead"]))
+    def kernel_ends(self, state: str) -> None:
+        self.world.kernel_ends(state)
+
+    @precondition(lambda self: not self.world.kernel.ready)
+    @rule()
+    def kernel_ready(self) -> None:
+        self.world.kernel_ready()
+
+    @rule()
+    def keeper_dies(self) -> None:
+        self.world.keeper_dies()
+
+    @rule(remembers=st.booleans())
+    def shim_dies(self, remembers: bool) -> None:
+        self.world.shim_dies(remembers=remembers)
+
+    @rule(leaves=st.booleans())
+    def other_page(self, leaves: bool) -> None:
+        self.world.other_page(leaves=leaves)
+
+    @rule(age=st.sampled_from([10.0, 1000.0]))
+    def long_absence(self, age: float) -> None:
+        self.world.long_absence(age)
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        world = self.world
+        world.judge.look(world.client, world.keeper, world.kernel)
+
+    def teardown(self) -> None:
+        try:
+            self.world.settle()
+        finally:
+            self.world.keeper.journal.close()
+            shutil.rmtree(self._directory, ignore_errors=True)
