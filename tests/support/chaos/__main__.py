@@ -78,7 +78,7 @@ def _run(options: Options) -> int:
         passed = verdict.holds and not run.failed
         return 0 if passed else 1
     finally:
-        if not passed:
+        if options.keep or not passed:
             kept = keep_run(directory / "run", f"chaos-{options.seed}")
             print(f"history and logs: {kept or 'set HOLDFAST_ARTEFACTS to keep them'}")
         shutil.rmtree(directory, ignore_errors=True)

@@ -148,8 +148,8 @@ class Injector:
 
     async def _keeper(self, fault: Fault, kernel: str) -> None:
         pid = self._keeper_pid(kernel)
-        if pid is None:
-            return
+        if pid is None or not psutil.pid_exists(pid):
+            return  # it was killed, and the next one is not up yet
         process = psutil.Process(pid)
         if fault.kind is Kind.KEEPER_KILL:
             process.send_signal(signal.SIGKILL)

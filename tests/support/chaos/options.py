@@ -22,13 +22,16 @@ class Options:
     only: frozenset[Kind]
     plant: Plant
     dry: bool
+    keep: bool
 
     def arguments(self) -> list[str]:
         """The command line that has this run again."""
         words = [f"--seed={self.seed}", f"--seconds={self.seconds:g}", f"--servers={self.servers}"]
         words += [f"--notebooks={self.notebooks}", f"--plain={self.plain}"]
         words += [f"--only={kind.value}" for kind in sorted(self.only, key=lambda kind: kind.value)]
-        return [*words, f"--plant={self.plant.value}"] if self.plant is not Plant.NONE else words
+        if self.plant is not Plant.NONE:
+            words.append(f"--plant={self.plant.value}")
+        return [*words, "--keep"] if self.keep else words
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -42,6 +45,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--only", action="append", default=[], choices=[k.value for k in Kind])
     parser.add_argument("--plant", default="", choices=[plant.value for plant in Plant])
     parser.add_argument("--dry", action="store_true", help="print the schedule and stop")
+    parser.add_argument("--keep", action="store_true", help="keep the history of a good run, too")
     given = parser.parse_args(arguments)
     return Options(
         seed=secrets.randbelow(1 << 31) if given.seed is None else given.seed,
@@ -52,4 +56,5 @@ def parse(arguments: list[str] | None = None) -> Options:
         only=frozenset(Kind(name) for name in given.only),
         plant=Plant(given.plant),
         dry=given.dry,
+        keep=given.keep,
     )

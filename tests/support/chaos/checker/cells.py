@@ -10,13 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from support.chaos.cells import Cell
-from support.chaos.history import Ran, Received, Sent
+from support.chaos.history import Injected, Ran, Received, Sent
 
 from .story import Session, Story
 from .verdict import Violation
 
 _LOST = re.compile(r"^holdfast: .*lost", re.MULTILINE)
 _GAP_KINDS = frozenset({"keeper-kill", "disk-full"})
+#: Seconds: until a keeper is replaced, also by a launcher that was away itself, and its clients
+#: have come back.
+_AFTERMATH = 20.0
 _GAP_NAMES = frozenset({"HoldfastGap", "HoldfastEpoch", "HoldfastLost"})
 
 
@@ -97,12 +100,15 @@ def _answer(story: Story, session: Session, sent: Sent) -> Iterator[Violation]:
     answers = session.answers.get(sent.msg_id, [])
     replies = [event for event in answers if event.kind == "execute_reply"]
     idles = [event for event in answers if event.state == "idle"]
+    if any(story.faults_on(session.kernel, "keeper-kill")):
+        # The cell was given up with an idle when its keeper fell; the kernel's own comes later.
+        idles = idles[:1]
     at = story.when(sent.at)
     if len(replies) > 1:
         yield Violation(at, "answered", f"{name} has {len(replies)} replies")
     if len(idles) > 1:
         yield Violation(at, "answered", f"{name} became idle {len(idles)} times")
-    excused = session.kernel in story.deleted or sent.cell in session.unsent
+    excused = session.kernel in story.given_up or sent.cell in session.unsent
     if not excused and (not replies or not idles):
         missing = "a reply" if not replies else "idle"
         waited = session.stuck.get(sent.cell)
@@ -120,17 +126,25 @@ def _cause(story: Story, session: Session, sent: Sent, reply: Received) -> Itera
     elif reply.ename == "HoldfastRestarted":
         causes = story.calls_of(kernel, "restart")
     else:
-        causes = _gap_causes(story, kernel)
-    if kernel in story.deleted or any(causes):
+        causes = _gap_causes(story, session, sent)
+    if kernel in story.given_up or any(causes):
         return
     name = f"cell {sent.cell} of session {session.name[:6]}"
     text = f"{name} failed ({reply.status} {reply.ename}) and nothing was done to its kernel"
     yield Violation(story.when(reply.at), "answered", text)
 
 
-def _gap_causes(story: Story, kernel: str) -> list[object]:
+def _gap_causes(story: Story, session: Session, sent: Sent) -> list[Injected]:
+    """Faults that may cost this cell output: those under way while it was, or just before."""
+    answers = session.answers.get(sent.msg_id, [])
+    begins, ends = sent.at - _AFTERMATH, max((event.at for event in answers), default=sent.at)
     return [
-        fault for fault in story.faults if fault.kind in _GAP_KINDS and fault.kernel in ("", kernel)
+        fault
+        for fault in story.faults
+        if fault.kind in _GAP_KINDS
+        and fault.kernel in ("", session.kernel)
+        and fault.at <= ends
+        and story.healed.get(fault.fault, ends) >= begins
     ]
 
 
@@ -142,7 +156,7 @@ def _output(story: Story, session: Session, sent: Sent) -> Iterator[Violation]:
     wanted = Cell(session=session.name, number=sent.cell, lines=sent.lines, width=sent.width).text
     marked = is_marked(answers)
     name = f"cell {sent.cell} of session {session.name[:6]}"
-    if marked and not _gap_causes(story, session.kernel):
+    if marked and not _gap_causes(story, session, sent):
         yield Violation(story.when(sent.at), "complete", f"{name} has a gap that nothing caused")
     if marked:
         broken = not _is_subsequence(text, wanted)

@@ -85,6 +85,13 @@ class Story:
             Rest(called, self._answered.get(number)) for number, called in self._called.items()
         ]
         self.started, self.deleted = self._lives()
+        #: Kernels that their own clients deleted in the middle of their work: what was under way
+        #: then needs no end. The clearing up at the end of a run excuses nothing.
+        self.given_up = {
+            rest.called.kernel
+            for rest in self.calls
+            if rest.called.action == "delete" and rest.called.client in ("shim", "plain")
+        }
 
     def __repr__(self) -> str:
         return f"<Story sessions={len(self.sessions)} faults={len(self.faults)}>"
