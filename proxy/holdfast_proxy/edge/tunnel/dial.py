@@ -30,7 +30,9 @@ from .handshake import (
     keeper_request,
 )
 
-CONNECT_SECONDS: Final = 2.0
+#: Time for one SYN that was lost, which TCP repeats after a second. With a node that is cut off,
+#: each client waits this long to be told so: `unreachable` is to be seen within 5 s.
+CONNECT_SECONDS: Final = 1.5
 ANSWER_SECONDS: Final = 5.0
 #: How long sent bytes may stay unacknowledged before the kernel gives a connection up. Above
 #: any pause of a slow but living reader that we want to sit out; both ends ping by themselves.

@@ -8,6 +8,7 @@ error response; after it there is no response any more. Must not know frames or 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -27,6 +28,9 @@ from .standin import Standin
 GRANTS: Final = "read,execute"
 #: An upgrade that lay here longer than this many seconds has been given up by its client.
 UPGRADE_AGE_SECONDS: Final = 5.0
+#: How long a client waits for the launcher's word on a keeper that does not answer. With a node
+#: that is cut off the launcher is silent, too, and the client must be told before it gives us up.
+SEEK_SECONDS: Final = 0.5
 _log: Final = structlog.get_logger("holdfast.tunnel")
 
 
@@ -53,7 +57,9 @@ async def channels(request: web.Request) -> web.StreamResponse:
         except KeeperUnreachable as error:
             edge.cluster.metrics.tunnel_failures.labels("unreachable").inc()
             _log.warning("keeper unreachable", kernel=kernel_id, error=str(error))
-            await edge.cluster.report_unreachable(located, str(error))
+            with suppress(TimeoutError):  # the search goes on without us
+                async with asyncio.timeout(SEEK_SECONDS):
+                    await edge.cluster.report_unreachable(located, str(error))
     raise Unavailable(f"the keeper of kernel {kernel_id} cannot be reached now; try again")
 
 
