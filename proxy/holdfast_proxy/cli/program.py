@@ -20,6 +20,7 @@ from .demo.command import demo
 from .doctor.command import doctor
 from .drain.command import drain
 from .history.command import history
+from .import_eg.command import import_eg
 from .kernels.command import kernels
 from .listing.command import list_command
 from .up.command import up
@@ -63,6 +64,7 @@ main.add_command(drain)
 main.add_command(doctor)
 main.add_command(completion)
 main.add_command(demo)
+main.add_command(import_eg)
 
 
 def _become(module: str, extra: str, config: str) -> NoReturn:

@@ -1,0 +1,1 @@
+"""`holdfast import-eg`: an Enterprise Gateway's configuration in Holdfast's words."""
