@@ -297,9 +297,7 @@ async def test_nobody_at_the_endpoint_is_reported_and_evidence_counts(
     assert [endpoint for endpoint, _ in cluster.unreachable] == [gone]
 
 
-async def test_a_client_does_not_wait_for_a_search_that_nobody_answers(
-    cluster: FakeCluster,
-) -> None:
+async def test_a_search_that_nobody_answers_is_not_waited_for(cluster: FakeCluster) -> None:
     """With a node cut off; told too late, the client would take this proxy for dead."""
     async with RawKeeper() as keeper:
         gone = keeper.endpoint

@@ -7,9 +7,10 @@ refusal is the test's failure. Each repeated call carries the same request id.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,30 +48,46 @@ class Gateway:
         except (aiohttp.ClientError, TimeoutError):
             return 0, None, None
 
-    async def call(self, method: str, path: str, *, within: float = 60.0, **options: Any) -> Answer:
-        """Until it is carried out. Raises AssertionError for a refusal that says no Retry-After."""
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        within: float = 60.0,
+        others: Sequence[Gateway] = (),
+        **options: Any,
+    ) -> Answer:
+        """Until it is carried out. Where a connection ends, one of ``others`` is asked on.
+
+        Raises AssertionError for a refusal that says no Retry-After.
+        """
         headers = {"Holdfast-Request": uuid.uuid4().hex}
         began = time.monotonic()
         waits = 0
+        gateways = itertools.cycle([self, *others])
+        gateway = next(gateways)
         while True:
-            status, body, after = await self.once(method, path, headers=headers, **options)
+            status, body, after = await gateway.once(method, path, headers=headers, **options)
             seconds = time.monotonic() - began
             if 200 <= status < 300 or (method == "DELETE" and status == 404 and waits):
                 return Answer(status, body, seconds, waits)
-            assert status == 503, f"{method} {path}: {status} {body}"
+            if status == 0 and others:
+                gateway, after = next(gateways), "0.05"
+            else:
+                assert status == 503, f"{method} {path}: {status} {body}"
             assert after is not None, f"{method} {path}: 503 without Retry-After: {body}"
             assert seconds < within, f"{method} {path}: not within {within} s: {body}"
             waits += 1
             await asyncio.sleep(min(float(after), 0.2))
 
-    async def start(self, kernel_id: str | None = None, **body: Any) -> str:
+    async def start(self, kernel_id: str | None = None, *, others: Sequence[Gateway] = ()) -> str:
         """Start a kernel; its id."""
-        env = {"KERNEL_ID": kernel_id or str(uuid.uuid4())}
-        answer = await self.call("POST", "/api/kernels", json={"env": env, **body})
+        body = {"env": {"KERNEL_ID": kernel_id or str(uuid.uuid4())}}
+        answer = await self.call("POST", "/api/kernels", others=others, json=body)
         return str(answer.body["id"])
 
-    async def delete(self, kernel_id: str) -> None:
-        await self.call("DELETE", f"/api/kernels/{kernel_id}")
+    async def delete(self, kernel_id: str, *, others: Sequence[Gateway] = ()) -> None:
+        await self.call("DELETE", f"/api/kernels/{kernel_id}", others=others)
 
     async def restart(self, kernel_id: str) -> Answer:
         return await self.call("POST", f"/api/kernels/{kernel_id}/restart")
