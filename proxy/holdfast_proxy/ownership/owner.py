@@ -126,6 +126,11 @@ class Ownership:
         term = self._terms.get(kernel_id)
         return None if term is None else term.token
 
+    def claim_id(self, kernel_id: str) -> str | None:
+        """What names our last claim of the kernel, for the log."""
+        term = self._terms.get(kernel_id)
+        return None if term is None else term.claim_id
+
     def effective(self, kernel_id: str) -> bool:
         """Keeper and launcher have acknowledged our token."""
         term = self._terms.get(kernel_id)

@@ -179,10 +179,12 @@ class Endings:
         try:
             ended = entry.record.buried or await self._end_kernel(kernel_id, entry, token)
             if ended:
+                claim = parts.ownership.claim_id(kernel_id)
                 tombstone = bury(entry.record, deleted_at=parts.clock.stamp())
                 await parts.writer.bury(kernel_id, entry, tombstone, token=token)
                 parts.ownership.overtaken(kernel_id, token)
                 parts.endpoints.forget(kernel_id)
+                _log.info("kernel deleted", kernel=kernel_id, claim=claim, token=str(token))
                 parts.timeline.note("deleted", kernel_id)
         except StaleToken:
             parts.ownership.overtaken(kernel_id, token)

@@ -303,6 +303,8 @@ class Starts:
         await parts.writer.put(kernel_id, entry, running, token=token)
         parts.ownership.acknowledged(kernel_id, token)  # both were called with it
         launcher_id = entry.record.launcher_id
+        claim = parts.ownership.claim_id(kernel_id)
+        _log.info("kernel started", kernel=kernel_id, claim=claim, launcher=launcher_id)
         parts.timeline.note("started", kernel_id, f"on {launcher_id}", launcher_id=launcher_id)
 
 
