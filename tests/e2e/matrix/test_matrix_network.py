@@ -181,7 +181,7 @@ async def test_node_gone_for_good(site: Site, proxies: list[Gateway], ledger: Le
     is back after all, what lives there of it is ended."""
     fault = f"node cut off for longer than node_grace ({GRACE:g} s here)"
     with ledger.row(fault, "until `dead` is shown", Pace.LONG, bar=GRACE + 25.0) as row:
-        for _ in range(row.tries):
+        for number in range(row.tries):
             async with notebook(site.server.url, site.server.token) as book:
                 flight = await book.execute("print('on'); import time; time.sleep(600)")
                 await flight.wait_text("on\n")
@@ -199,6 +199,8 @@ async def test_node_gone_for_good(site: Site, proxies: list[Gateway], ledger: Le
                 assert code == 404 or body["execution_state"] == "dead", body
                 assert site.held.processes(book.kernel_id), "it lives, out of reach"
                 site.node.mend()
+                if number == 0:  # at once; otherwise when it has been shown as dead for a minute
+                    await proxies[0].delete(book.kernel_id)
                 async with asyncio.timeout(90):
                     while site.held.processes(book.kernel_id):  # noqa: ASYNC110 - processes tell nobody
                         await asyncio.sleep(0.2)
