@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -42,6 +42,7 @@ class Injector:
         self._kernels = kernels
         self._running: set[asyncio.Task[None]] = set()
         self._keepers: dict[int, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
         #: Faults that could not be made, and why.
         self.failed: list[str] = []
 
@@ -91,7 +92,7 @@ class Injector:
         elif family == "proxy":
             await self._proxy(fault)
         elif family == "launcher":
-            await self._process(fault, self._site.launchers[fault.target])
+            await self._launcher(fault)
         elif family == "etcd":
             await self._etcd(fault)
         elif family == "line":
@@ -111,32 +112,51 @@ class Injector:
         proxies = self._site.proxies
         if fault.kind is Kind.PROXY_ROLL:
             for n in range(PROXIES):
-                await self._end(proxies[n])
-                proxies[n].start()
-                await self._ready(n)
+                async with self._lock(proxies[n]):
+                    await self._end(proxies[n])
+                    proxies[n].start()
+                    await self._ready(n)
         elif fault.kind is Kind.PROXY_ALL_KILL:
-            for proxy in proxies:
-                proxy.kill()
-            await asyncio.sleep(fault.seconds)
-            for proxy in proxies:
-                proxy.start()
+            async with AsyncExitStack() as locks:
+                for proxy in proxies:
+                    await locks.enter_async_context(self._lock(proxy))
+                    proxy.kill()
+                await asyncio.sleep(fault.seconds)
+                for proxy in proxies:
+                    proxy.start()
         else:
             await self._process(fault, proxies[fault.target])
+
+    async def _launcher(self, fault: Fault) -> None:
+        launchers = self._site.launchers
+        if fault.kind is not Kind.LAUNCHER_ROLL:
+            await self._process(fault, launchers[fault.target])
+            return
+        for launcher in launchers:
+            async with self._lock(launcher):
+                await self._end(launcher)
+                launcher.start()
+            await asyncio.sleep(fault.seconds / len(launchers))
 
     async def _process(self, fault: Fault, process: ManagedProcess) -> None:
         """Kill, end or freeze it, and have it again after a while."""
         action = fault.kind.value.rsplit("-", 1)[1]
-        if action == "stop":
-            process.signal(signal.SIGSTOP)
+        async with self._lock(process):
+            if action == "stop":
+                process.signal(signal.SIGSTOP)
+                await asyncio.sleep(fault.seconds)
+                process.signal(signal.SIGCONT)
+                return
+            if action == "kill":
+                process.kill()
+            else:
+                await self._end(process)
             await asyncio.sleep(fault.seconds)
-            process.signal(signal.SIGCONT)
-            return
-        if action == "kill":
-            process.kill()
-        else:
-            await self._end(process)
-        await asyncio.sleep(fault.seconds)
-        process.start()
+            process.start()
+
+    def _lock(self, process: ManagedProcess) -> asyncio.Lock:
+        """One fault at a time has a process; a rolling restart may take longer than planned."""
+        return self._locks.setdefault(process.name, asyncio.Lock())
 
     async def _end(self, process: ManagedProcess) -> None:
         """SIGTERM, and its end. Raises TimeoutError when it takes too long."""

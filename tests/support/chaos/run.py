@@ -24,10 +24,12 @@ from support.chaos.clients.prober import probe_lists
 from support.chaos.clients.rest import call
 from support.chaos.history import Began, Ended, Listed, Recorder, Settled
 from support.chaos.injector import Injector
+from support.chaos.inside.trace import Plant
 from support.chaos.network import Network
 from support.chaos.options import Options
 from support.chaos.schedule import Fault
 from support.chaos.site import LAUNCHERS, PROXIES, Site
+from support.chaos.stale import call_with_stale_token
 from support.cluster import JupyterServer
 
 #: How long everything may take to be as it should after the last fault, and after the work.
@@ -85,6 +87,8 @@ class Run:
         recorder.write(Began(at=recorder.now(), seed=options.seed, seconds=options.seconds))
         self._begin(servers)
         injector = Injector(site, recorder, carried=self._carried, kernels=self._kernels)
+        if options.plant is Plant.STALE_TOKEN:
+            print(f"planted: a stale call, answered {await call_with_stale_token(site)}")
         await injector.run(self._faults)
         self.failed = injector.failed
         await self._settle()
@@ -221,12 +225,22 @@ class Run:
             self._recorder.write(found)
 
     async def _empty(self) -> None:
-        """Delete every kernel."""
-        url, token = self._site.proxy_urls[0], self._site.token
-        headers = {"Authorization": f"token {token}"}
-        async with aiohttp.ClientSession(headers=headers) as http:
-            for kernel in (await self._lists())[0] or ():
-                await call(self._recorder, http, url, "delete", client="prober", kernel=kernel)
+        """Delete every kernel; a proxy that says "not now" is asked again, as it asks for."""
+        token, urls = self._site.token, self._site.proxy_urls
+        left = {kernel for ids in await self._lists() for kernel in ids or ()}
+        deadline = time.monotonic() + _QUIET
+        async with aiohttp.ClientSession(headers={"Authorization": f"token {token}"}) as http:
+            tries = 0
+            while left and time.monotonic() < deadline:
+                url = urls[tries % len(urls)]
+                tries += 1
+                for kernel in sorted(left):
+                    answer = await call(
+                        self._recorder, http, url, "delete", client="sweeper", kernel=kernel
+                    )
+                    if answer.status in (204, 404):
+                        left.discard(kernel)
+                await asyncio.sleep(0.5 if left else 0)
 
     @staticmethod
     async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:

@@ -1,10 +1,11 @@
 """Which fault happens when: a pure function of the seed, so that a run can be had again.
 
 Kinds are dealt from a shuffled deck that holds each as often as it weighs, so that a short run
-has seen most of them. Bounds that it keeps: at most two of the proxies impaired at the same time
-(except in the short windows in which all are away on purpose), one fault at etcd at a time, one
-per launcher; a kernel's keeper is killed at most twice, because its launcher replaces three in
-ten minutes. Rejected: drawing from the clock or from what was hit, which no seed repeats.
+has seen most of them; a card that cannot be played yet keeps its place. Bounds that it keeps: at
+most two of the proxies impaired at the same time (except in the short windows in which all are
+away on purpose), one fault at etcd at a time, one per launcher; a kernel's keeper is killed at
+most twice, because its launcher replaces three in ten minutes. Rejected: drawing from the clock or
+from what was hit, which no seed repeats.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Kind(Enum):
     LAUNCHER_KILL = "launcher-kill"
     LAUNCHER_TERM = "launcher-term"
     LAUNCHER_STOP = "launcher-stop"
+    LAUNCHER_ROLL = "launcher-roll"
     KEEPER_KILL = "keeper-kill"
     KEEPER_STOP = "keeper-stop"
     ETCD_KILL = "etcd-kill"
@@ -61,11 +63,15 @@ class _Rule:
 
 
 _PROXIES: Final = 3
+_LAUNCHERS: Final = 2
 _NODE: Final = 1
 #: Seconds in which what was hit comes back before it is hit again. A proxy's start takes several
 #: on a machine that is busy with all of this.
 _RECOVERY: Final = {"proxy#": 8.0, "proxies": 8.0}
 _USUAL_RECOVERY: Final = 4.0
+_GROUPS: Final = ("proxies", "launchers", "node")
+_PATIENCE: Final = 8
+_FEW: Final = 6
 _KEEPERS: Final = 12
 _SAME_KEEPER: Final = 2
 
@@ -75,9 +81,10 @@ _RULES: Final[dict[Kind, _Rule]] = {
     Kind.PROXY_STOP: _Rule(3, 0.5, 9, _PROXIES, "proxy#"),
     Kind.PROXY_ROLL: _Rule(1, 8, 8, 1, "proxies"),
     Kind.PROXY_ALL_KILL: _Rule(1, 1, 4, 1, "proxies"),
-    Kind.LAUNCHER_KILL: _Rule(2, 0.2, 6, 2, "launcher#"),
-    Kind.LAUNCHER_TERM: _Rule(1, 0.2, 4, 2, "launcher#"),
-    Kind.LAUNCHER_STOP: _Rule(1, 1, 8, 2, "launcher#"),
+    Kind.LAUNCHER_KILL: _Rule(2, 0.2, 6, _LAUNCHERS, "launcher#"),
+    Kind.LAUNCHER_TERM: _Rule(1, 0.2, 4, _LAUNCHERS, "launcher#"),
+    Kind.LAUNCHER_STOP: _Rule(1, 1, 8, _LAUNCHERS, "launcher#"),
+    Kind.LAUNCHER_ROLL: _Rule(1, 5, 5, 1, "launchers"),
     Kind.KEEPER_KILL: _Rule(1, 2, 2, _KEEPERS, "keeper#"),
     Kind.KEEPER_STOP: _Rule(1, 0.5, 5, _KEEPERS, "keeper#"),
     Kind.ETCD_KILL: _Rule(1, 1, 8, 3, "etcd"),
@@ -136,6 +143,9 @@ class _Dealer:
         self._seconds = seconds
         self._rules = {kind: rule for kind, rule in _RULES.items() if not only or kind in only}
         self._deck: list[Kind] = []
+        #: How often a fault that needs several parts at once was passed over: from some times on
+        #: nobody else may take those parts, or its turn would never come.
+        self._passed: dict[Kind, int] = {}
         self._taken: dict[str, float] = {}
         self._keepers: dict[int, int] = {}
         self._faults: list[Fault] = []
@@ -143,17 +153,23 @@ class _Dealer:
     def deal(self) -> list[Fault]:
         now = 1.0
         while now < self._seconds:
-            for _ in range(len(self._rules)):
-                if self._try(self._next_kind(), round(now, 2)):
-                    break
+            self._one(round(now, 2))
             now += min(5.0, max(0.2, self._draw.expovariate(1 / 1.6)))
         return self._faults
 
-    def _next_kind(self) -> Kind:
-        if not self._deck:
-            self._deck = [kind for kind, rule in self._rules.items() for _ in range(rule.weight)]
-            self._draw.shuffle(self._deck)
-        return self._deck.pop()
+    def _one(self, now: float) -> None:
+        """The first card that can be played now; the others keep their places."""
+        if len(self._deck) <= _FEW:
+            fresh = [kind for kind, rule in self._rules.items() for _ in range(rule.weight)]
+            self._draw.shuffle(fresh)
+            self._deck += fresh
+        for place, kind in enumerate(self._deck):
+            if self._try(kind, now):
+                del self._deck[place]
+                self._passed.pop(kind, None)
+                return
+            if self._rules[kind].takes in _GROUPS:
+                self._passed[kind] = self._passed.get(kind, 0) + 1
 
     def _try(self, kind: Kind, now: float) -> bool:
         rule = self._rules[kind]
@@ -175,8 +191,14 @@ class _Dealer:
         return True
 
     def _is_free(self, takes: str, target: int, now: float) -> bool:
-        if any(self._taken.get(name, 0.0) > now for name in _names(takes, target)):
+        names = _names(takes, target)
+        if any(self._taken.get(name, 0.0) > now for name in names):
             return False
+        if takes not in _GROUPS:
+            late = [kind for kind, times in self._passed.items() if times >= _PATIENCE]
+            awaited = {name for kind in late for name in _names(self._rules[kind].takes, 0)}
+            if awaited.intersection(names):
+                return False
         if takes == "proxy#":
             busy = [self._taken.get(f"proxy{n}", 0.0) > now for n in range(_PROXIES)]
             return sum(busy) < _PROXIES - 1
@@ -186,6 +208,8 @@ class _Dealer:
 def _names(takes: str, target: int) -> list[str]:
     if takes == "proxies":
         return [f"proxy{n}" for n in range(_PROXIES)]
+    if takes == "launchers":
+        return [f"launcher{n}" for n in range(_LAUNCHERS)]
     if takes == "node":
         # The launcher of the node is not to be judged by two faults at a time.
         return ["node", f"launcher{_NODE}"]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from .story import Rest, Story
 from .verdict import Violation
 
-#: What makes JupyterLab kill a kernel's page (docs/design: never said by a proxy).
-_DEADLY = frozenset({500, 502, 504})
+#: 0: none came; 404 is looked at by itself; 503 says "not now". What else there is makes
+#: JupyterLab kill a kernel's page (500, 502, 504), or blames a client that did nothing wrong.
+_USUAL = frozenset({0, 101, 200, 201, 204, 404, 503})
 
 
 def check_answers(story: Story) -> Iterator[Violation]:
@@ -17,7 +18,7 @@ def check_answers(story: Story) -> Iterator[Violation]:
             continue
         at = story.when(rest.answered.at)
         action, kernel = rest.called.action, rest.called.kernel
-        if rest.status in _DEADLY:
+        if rest.status not in _USUAL:
             text = f"{action} of {kernel[:8] or 'kernels'} by {rest.called.client} was answered "
             yield Violation(at, "answers", f"{text}{rest.status}: {rest.answered.detail[:160]}")
         elif rest.status == 404 and action != "start" and _lives_then(story, rest, kernel):

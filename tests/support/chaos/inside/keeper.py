@@ -88,7 +88,7 @@ class TracedHost(KernelHost):
         self._host.send(session_id, message)
         if message.msg_type == "execute_request":
             self._cells += 1
-            if planted() is Plant.DOUBLE_EXECUTION and self._cells % 5 == 0:
+            if planted() is Plant.DOUBLE_EXECUTION and self._cells % 2 == 0:
                 self._host.send(session_id, message)
 
     async def start(self) -> None:
