@@ -114,7 +114,8 @@ class KernelReport(Record):
     """What a launcher last said of one kernel: evidence, never hearsay of a proxy.
 
     ``alive`` is false only when the launcher has proven that the keeper or job is gone.
-    ``last_activity`` is ISO 8601 UTC; ``nonce`` says which start of the kernel is meant.
+    ``last_activity`` is ISO 8601 UTC; ``nonce`` says which start of the kernel is meant; ``state``
+    is "pending" while it waits for its turn on the launcher's engine.
     """
 
     nonce: str
@@ -123,6 +124,7 @@ class KernelReport(Record):
     execution_state: str | None = None
     last_activity: str | None = None
     connections: int = 0
+    state: str | None = None
 
     @classmethod
     def read(cls, source: Fields) -> KernelReport:
@@ -133,6 +135,7 @@ class KernelReport(Record):
             execution_state=source.text_or_none("execution_state"),
             last_activity=source.text_or_none("last_activity"),
             connections=source.integer("connections", default=0),
+            state=source.text_or_none("state"),
             extra=source.rest,
         )
 

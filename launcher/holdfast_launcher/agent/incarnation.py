@@ -141,6 +141,7 @@ class Incarnation:
             "execution_state": activity.execution_state if self.alive else "dead",
             "last_activity": activity.last_activity,
             "connections": activity.connections if self.alive else 0,
+            **({"state": "pending"} if self.queued else {}),
         }
 
 

@@ -76,7 +76,13 @@ class Queue:
         keeper = kernel.keeper
         assert keeper is not None
         kernel.queued = True
-        keeper.on_gone(lambda: self._gone(kernel))
+        keeper.on_gone(lambda: self._ended(kernel))
+
+    def _ended(self, kernel: Incarnation) -> None:
+        ending = None if kernel.keeper is None else kernel.keeper.describe().ending
+        # What was accepted and came to nothing is not tried again behind its user's back.
+        kernel.begun = ending is None or ending.cause is not Cause.LOST
+        self._gone(kernel)
 
     def dialled_back(self, kernel_id: str) -> None:
         """A keeper on another machine said where it listens; its file is in place."""

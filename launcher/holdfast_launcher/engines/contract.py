@@ -50,6 +50,7 @@ class Cause(Enum):
     NODE_LOST = "node lost"
     CANCELLED = "cancelled"
     NEVER_STARTED = "never started"
+    LOST = "lost"  # the infrastructure never had it: the same start may be tried again
     UNKNOWN = "unknown"
 
 

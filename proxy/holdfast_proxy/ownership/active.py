@@ -44,6 +44,7 @@ from holdfast_proxy.ownership.kernels.endings import Endings
 from holdfast_proxy.ownership.kernels.lifecycle import Lifecycle
 from holdfast_proxy.ownership.kernels.models import is_shown, live_model, recorded_model
 from holdfast_proxy.ownership.kernels.orphans import Orphans
+from holdfast_proxy.ownership.kernels.queued import why_queued
 from holdfast_proxy.ownership.kernels.starting import Starts
 from holdfast_proxy.ownership.kernels.sweep import Sweep
 from holdfast_proxy.ownership.leadership.delegation import Delegation
@@ -219,7 +220,7 @@ class ActiveCluster(Cluster):
         model = recorded_model(kernel_id, record, reports.of(kernel_id, record), death)
         if record.state is KernelState.STARTING:
             # so that a front end can say what the kernel waits for
-            return replace(model, reason=self._why_waiting(record))
+            return replace(model, reason=self._why_waiting(kernel_id, record))
         return model
 
     async def get_kernel(self, kernel_id: str, user: str | None) -> KernelModel:
@@ -262,11 +263,14 @@ class ActiveCluster(Cluster):
     def _waiting(self, kernel_id: str, record: KernelRecord) -> Waiting:
         """Says what it waits for; a start that its owner left is taken up at once."""
         self._parts.ownership.wanted(kernel_id)
-        return Waiting(self._why_waiting(record))
+        return Waiting(self._why_waiting(kernel_id, record))
 
-    def _why_waiting(self, record: KernelRecord) -> str:
+    def _why_waiting(self, kernel_id: str, record: KernelRecord) -> str:
         if record.launcher_id not in self._parts.view.launchers:
             return f"waiting for launcher {record.launcher_id!r} to come back"
+        queued = why_queued(self._parts, kernel_id, record)
+        if queued is not None and record.endpoint is None:
+            return queued
         return f"the kernel is being started by launcher {record.launcher_id!r}"
 
     async def kernel_output(self, kernel_id: str, user: str | None, lines: int) -> KernelOutput:

@@ -8,6 +8,7 @@ start), slurmrestd (few sites run it), PySlurm (bound to one version of Slurm).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,7 +95,8 @@ class Commands:
         """
         # The first does nothing to a job that waits; the second alone gives a running one its
         # KillWait seconds of grace, after which nobody is asked any more.
-        await self._run("scancel", "--quiet", "--signal=KILL", "--full", str(number))
+        with contextlib.suppress(SlurmRefused):
+            await self._run("scancel", "--quiet", "--signal=KILL", "--full", str(number))
         await self._run("scancel", "--quiet", str(number))
 
     async def signal(self, number: int, name: str) -> None:

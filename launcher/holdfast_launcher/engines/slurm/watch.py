@@ -143,7 +143,9 @@ class Watch:
         if keeper.job is not None:
             try:
                 await self._commands.cancel(keeper.job)
-            except (SlurmAway, SlurmRefused) as error:
+            except SlurmRefused as error:  # it has ended by itself
+                _log.debug("job not cancelled", job=keeper.job, error=str(error))
+            except (SlurmAway, OSError) as error:
                 _log.warning("job not cancelled", job=keeper.job, error=str(error))
         self.hurry(_HURRY)
 
@@ -225,7 +227,8 @@ class Watch:
         lost = "Slurm does not know its job (any more)"
         if keeper.job is None:
             lost = "Slurm never took its job: its launcher was ended before"
-        ending = Ending(cause=Cause.CANCELLED if keeper.cancelled else Cause.UNKNOWN, text=lost)
+        cause = Cause.LOST if keeper.job is None else Cause.UNKNOWN
+        ending = Ending(cause=Cause.CANCELLED if keeper.cancelled else cause, text=lost)
         await self._ended(keeper, JobState(stage=Stage.ENDED, text=lost, ending=ending), None, "")
 
     async def _ended(self, keeper: Watched, state: JobState, job: Job | None, output: str) -> None:

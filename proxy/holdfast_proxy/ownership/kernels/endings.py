@@ -110,7 +110,7 @@ class Endings:
         try:
             target = parts.launchers.target(record.launcher_id)
             handle = await parts.launcher_client.find(target, kernel_id)
-            if handle is None:
+            if handle is None or handle.pending:
                 return False
             if handle.alive:
                 check_endpoint(target.url, handle)

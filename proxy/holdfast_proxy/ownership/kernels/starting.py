@@ -51,6 +51,7 @@ from holdfast_proxy.ownership.calls.launcher_client import (
     LauncherUnreachable,
 )
 from holdfast_proxy.ownership.kernels.endings import Endings
+from holdfast_proxy.ownership.kernels.queued import Queued, QueuedStart
 from holdfast_proxy.ownership.kernels.writes import WriteLost, read_kernel
 from holdfast_proxy.ownership.nodes.launchers import body_digest
 from holdfast_proxy.ownership.nodes.placement import Candidate, NoPlace, capacity_of, place
@@ -74,12 +75,13 @@ class Starts:
         self._parts = parts
         self._endings = endings
         self._flights = SingleFlight(parts.tasks)
+        self._queued = Queued(parts, self.resume)
 
     def __repr__(self) -> str:
         return f"<Starts {self._flights!r}>"
 
     async def start(self, request: StartRequest) -> Entry[KernelRecord]:
-        """The running kernel's record. Raises ProxyError."""
+        """The record of the running kernel, or of one that has to wait. Raises ProxyError."""
         parts = self._parts
         if parts.view.kernel(request.kernel_id) is None:
             parts.member.require()
@@ -153,6 +155,8 @@ class Starts:
             record = _usable(request, None if entry is None else entry.record)
             if entry is not None and record.state is KernelState.RUNNING:
                 return Entry(record, entry.revision, entry.lease)
+            if entry is not None and self._queued.waits(kernel_id, record):
+                return Entry(record, entry.revision, entry.lease)
             token = parts.ownership.token(kernel_id)
             if token is None:
                 await parts.ownership.ensure(kernel_id)
@@ -183,6 +187,9 @@ class Starts:
                     await self._begin(kernel_id, entry, token)
                 else:
                     return
+        except QueuedStart as queued:
+            _log.info("a start waits", kernel=kernel_id, reason=queued.reason)
+            self._queued.follow(kernel_id, token)
         except (WriteLost, StaleToken) as error:
             _log.info("a start goes on elsewhere", kernel=kernel_id, error=str(error))
             await self._endings.recheck(kernel_id, token, stale=isinstance(error, StaleToken))
@@ -202,6 +209,9 @@ class Starts:
             )
             if not handle.alive or handle.nonce != record.nonce:
                 raise LauncherError(handle.reason or "the launcher answered for another start")
+            if handle.pending:
+                self._queued.note(kernel_id, record, handle)
+                raise QueuedStart(handle.reason or "it waits for its turn")
             check_endpoint(target.url, handle)
         except LauncherUnreachable as error:
             if error.sent or len(tried) + 1 >= _PLACES:
@@ -231,6 +241,7 @@ class Starts:
             "env": launch["env"],
             "path": launch["path"],
             "limits": {},
+            "pending": True,
         }
 
     async def _place_anew(
