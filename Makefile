@@ -37,7 +37,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps lock wheel clean models test-commands chaos chaos-planted
+.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises lab-tests page-tests frontend-tests labextension labextension-test system-deps engines lock wheel clean models test-commands chaos chaos-planted
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -135,6 +135,11 @@ labextension-test: $(DEV_STAMP) $(LABEXTENSION)/node_modules/.holdfast ## its lo
 
 test-commands: $(DEV_STAMP) ## `holdfast list`, `doctor` and their like, on a cluster that is taken apart
 	@exec $(BIN)/python -m pytest -m long tests/proxy/cli/commands $(ARGS)
+
+engines: $(DEV_STAMP) ## kernels on a real Slurm of three nodes: the everyday, and each thing that can fail
+	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) $(BIN)/python -m pytest -s -m long tests/launcher/engines $(ARGS)
 
 models: $(DEV_STAMP) ## spin over the Promela models beside the protocol, and planted bugs
 	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi

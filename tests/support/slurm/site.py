@@ -184,28 +184,30 @@ class SlurmSite:
         self.end_leftovers()
         self.munged.stop(5)
 
-    def leftovers(self) -> list[psutil.Process]:
-        """Processes of this cluster's jobs, and the steps' daemons."""
+    def leftovers(self, *, node: str | None = None) -> list[psutil.Process]:
+        """Processes of the jobs (of one machine if it is named), and the steps' daemons."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if self._is_ours(process):
+                if self._is_ours(process, node):
                     found.append(process)
         return found
 
-    def end_leftovers(self) -> None:
-        for process in self.leftovers():
+    def end_leftovers(self, *, node: str | None = None) -> None:
+        for process in self.leftovers(node=node):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(self.leftovers(), timeout=5)
+        psutil.wait_procs(self.leftovers(node=node), timeout=5)
 
-    def _is_ours(self, process: psutil.Process) -> bool:
+    def _is_ours(self, process: psutil.Process, node: str | None) -> bool:
         if process.pid == os.getpid():
             return False
         env = process.environ()
         if env.get("SLURM_CLUSTER_NAME") == self.cluster:
-            return True
-        return process.name().startswith("slurmstepd") and env.get("SLURM_CONF") == str(self.conf)
+            return node is None or env.get("SLURMD_NODENAME") == node
+        if not process.name().startswith("slurmstepd") or env.get("SLURM_CONF") != str(self.conf):
+            return False
+        return node is None or f"-{node}" in " ".join(process.cmdline())
 
     def _daemon(self, command: str, *arguments: str, name: str | None = None) -> ManagedProcess:
         path = shutil.which(command) or f"/usr/sbin/{command}"
