@@ -23,7 +23,7 @@ import psutil
 from support.processes import ManagedProcess, free_port, wait_until
 
 #: For a start on a machine that is busy with much else; JupyterLab's imports alone take seconds.
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 def http_status(url: str, *, token: str | None = None, seconds: float = 2.0) -> int:
@@ -106,12 +106,13 @@ class Cluster:
         launchers: int = 1,
         etcd_members: int = 1,
         etcd_binary: str | None = None,
+        mode: str = MODE,
         proxy_toml: str = "",
         launcher_toml: str = "",
         place: Place = LOOPBACK,
         places: Mapping[str, Place] | None = None,
     ) -> None:
-        self.base = base
+        self.base, self.mode = base, mode
         self._place, self._places = place, dict(places or {})
         self.token = secrets.token_urlsafe(24)
         self.servers: list[JupyterServer] = []
@@ -309,7 +310,7 @@ class Cluster:
         toml = (
             f'proxy_id = "proxy-{n}"\nhost = "{at.hostname}"\nport = {at.port}\n'
             f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self.cluster_key}"\n'
-            f'join_token = "{self.join_token}"\nmode = "{MODE}"\n{self._proxy_toml}\n'
+            f'join_token = "{self.join_token}"\nmode = "{self.mode}"\n{self._proxy_toml}\n'
             f"[etcd]\nendpoints = {json.dumps(self.etcd_urls)}\n"
         )
         _write_private(config, toml)

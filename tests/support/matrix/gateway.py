@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -31,10 +32,11 @@ class Answer:
 
 
 class Gateway:
-    """One proxy's REST."""
+    """One proxy's REST, or a load balancer's (``balanced``), whose own 503 names no time when the
+    call may have been carried out: ours have ids that make it safe to repeat them."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
-        self._http, self.url = http, url
+    def __init__(self, http: aiohttp.ClientSession, url: str, *, balanced: bool = False) -> None:
+        self._http, self.url, self._balanced = http, url, balanced
 
     def __repr__(self) -> str:
         return f"<Gateway {self.url}>"
@@ -43,8 +45,8 @@ class Gateway:
         """One attempt: status, body and Retry-After; status 0 when there is no connection."""
         try:
             async with self._http.request(method, self.url + path, **options) as response:
-                body = await response.json(content_type=None) if response.content_length else None
-                return response.status, body, response.headers.get("Retry-After")
+                text = await response.text()
+                return response.status, _parsed(text), response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError):
             return 0, None, None
 
@@ -75,6 +77,8 @@ class Gateway:
                 gateway, after = next(gateways), "0.05"
             else:
                 assert status == 503, f"{method} {path}: {status} {body}"
+            if after is None and self._balanced:
+                after = "0.2"
             assert after is not None, f"{method} {path}: 503 without Retry-After: {body}"
             assert seconds < within, f"{method} {path}: not within {within} s: {body}"
             waits += 1
@@ -120,10 +124,20 @@ class Gateway:
         return [line for line in body["timeline"] if line["kernel"] == kernel_id]
 
 
+def _parsed(text: str) -> Any:
+    """What a proxy says is JSON; a load balancer's own errors are not."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text or None
+
+
 @asynccontextmanager
-async def gateways(urls: list[str], token: str) -> AsyncIterator[list[Gateway]]:
+async def gateways(
+    urls: list[str], token: str, *, balanced: bool = False
+) -> AsyncIterator[list[Gateway]]:
     """One for each proxy."""
     headers = {"Authorization": f"token {token}"}
     limits = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(headers=headers, timeout=limits) as http:
-        yield [Gateway(http, url) for url in urls]
+        yield [Gateway(http, url, balanced=balanced) for url in urls]
