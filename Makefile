@@ -23,6 +23,12 @@ OUTAGE ?= 60
 TRIES ?= 3
 # The same for `make frontend-tests`, where each kill takes some six seconds.
 FRONTEND_KILLS ?= 10
+# `make simulation`: stories that Hypothesis makes up (0: the few that are always the same), and
+# the seed that they come from.
+EXAMPLES ?= 0
+SEED ?=
+# How many websockets over how many kernels `make storm` has.
+STORM ?= 2000/20
 # active-active or active-passive: the mode of the clusters of `make promises`.
 MODE ?= active-active
 # What `make chaos` does: for how long faults go on, and from which seed (none: a new one).
@@ -37,7 +43,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras shim-oldest bench-quick promises matrix lab-tests page-tests frontend-tests labextension labextension-test system-deps engines lock wheel clean models test-commands chaos chaos-planted
+.PHONY: help run demo tutorial test lint types imports extras shim-oldest clients bench-quick promises matrix lab-tests page-tests frontend-tests labextension labextension-test system-deps engines lock wheel clean models simulation test-commands chaos chaos-planted storm
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -84,7 +90,7 @@ extras: $(DEV_STAMP) ## the wheel, and each extra imported in an environment of 
 	@exec $(BIN)/python -m pytest -m long tests/packaging $(ARGS)
 
 shim-oldest: $(DEV_STAMP) ## the shim with the oldest jupyter_server, and with Kernel Gateway
-	@exec $(BIN)/python -m pytest -m long tests/client_shim $(ARGS)
+	@exec $(BIN)/python -m pytest -m long tests/client_shim --ignore tests/client_shim/client $(ARGS)
 
 bench-quick: $(DEV_STAMP) ## round trip, burst and bulk beside jupyter_client and Kernel Gateway
 	@mkdir -p $(ARTEFACTS)
@@ -143,6 +149,17 @@ labextension-test: $(DEV_STAMP) $(LABEXTENSION)/node_modules/.holdfast ## its lo
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) \
 	  $(BIN)/python -m pytest -m long tests/labextension $(ARGS)
 
+# nbclient's test suite comes from its source distribution, when the tests run.
+clients: $(DEV_STAMP) ## nbclient, papermill and their like while proxies are killed; nbclient's own tests
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_KILLS=$(KILLS) \
+	  $(BIN)/python -m pytest -s -m long tests/client_shim/client $(ARGS)
+
+storm: $(DEV_STAMP) ## a proxy with 2,000 websockets is killed: how long until all are back (STORM=300/4: fewer)
+	@mkdir -p $(ARTEFACTS)
+	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_STORM=$(STORM) \
+	  $(BIN)/python -m pytest -s -m long tests/storm $(ARGS)
+
 test-commands: $(DEV_STAMP) ## `holdfast list`, `doctor` and their like, on a cluster that is taken apart
 	@exec $(BIN)/python -m pytest -m long tests/proxy/cli/commands $(ARGS)
 
@@ -166,6 +183,10 @@ chaos: $(DEV_STAMP) ## random faults on a whole cluster, seeded, and a checker's
 chaos-planted: $(DEV_STAMP) ## the same with a loss, a double execution, a stale call planted: each must be found
 	@if [ "$$(id -u)" = 0 ] || [ -n "$${CI:-}" ]; then $(MAKE) --no-print-directory system-deps; fi
 	@exec $(BIN)/python -m pytest -s -m long tests/chaos $(ARGS)
+
+simulation: $(DEV_STAMP) ## ownership and stream, simulated: every await point, and EXAMPLES from SEED
+	@HOLDFAST_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s -m "long or not long" \
+	  --timeout 3600 $(if $(SEED),--hypothesis-seed=$(SEED)) tests/simulation $(ARGS)
 
 system-deps: ## Debian packages that tests need (root, or sudo without a password)
 	@missing=$$(sed -E 's/#.*//; s/[[:space:]].*//' requirements/system.txt | while read -r name; do \

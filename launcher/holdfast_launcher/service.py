@@ -24,6 +24,7 @@ from aiohttp import web
 from holdfast_launcher.agent.agent import Agent
 from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.config import LauncherConfig
+from holdfast_launcher.descriptors import raise_limit
 from holdfast_launcher.engines.registry import EngineSite, build_engine
 from holdfast_launcher.environment import base_environment
 from holdfast_launcher.errors import ConfigError
@@ -35,7 +36,12 @@ from holdfast_launcher.network.http import Scraping, make_app, software_version
 from holdfast_launcher.network.tls import Identity, obtain_identity
 from holdfast_launcher.processes import become_subreaper, become_undumpable
 from holdfast_launcher.reaper import Reaper
-from holdfast_launcher.state.statefiles import make_private_directory, obtain_secret, write_json
+from holdfast_launcher.state.statefiles import (
+    make_private_directory,
+    obtain_secret,
+    read_json,
+    write_json,
+)
 
 #: Starts that are under way at SIGTERM get this long, in seconds.
 _GRACE = 3.0
@@ -56,6 +62,8 @@ async def serve(config: LauncherConfig) -> None:
     with _only_one(config.state):
         become_subreaper()
         become_undumpable()
+        # before the first keeper is forked, which has what its launcher has
+        _log.info("file descriptors", limit=raise_limit())
         reaper = Reaper()
         reaper.install(loop)
         await _run(config, reaper, stop)
@@ -187,11 +195,23 @@ def _only_one(state: Path) -> Iterator[None]:
 
 
 def _bind(config: LauncherConfig) -> socket.socket:
+    """The listener. Where keepers dial back, a port that was chosen freely is kept over restarts:
+    jobs that wait in a queue were told it, and keepers that run report to it."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family, backlog=128)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error}") from error
+    kept = config.state / "port.json"
+    lasting = config.port == 0 and config.engine != "local"
+    last = (read_json(kept) or {}).get("port") if lasting else None
+    for port in [last, config.port] if isinstance(last, int) else [config.port]:
+        try:
+            listener = socket.create_server((config.host, port), family=family, backlog=128)
+            break
+        except OSError as error:
+            if port == config.port:
+                raise ConfigError(f"cannot listen on {config.host}:{port}: {error}") from error
+            _log.error("the last port is taken; starts that wait cannot dial back", port=port)
+    if lasting:
+        write_json(kept, {"port": listener.getsockname()[1]}, durable=True)
+    return listener
 
 
 def _identity(config: LauncherConfig) -> Identity:

@@ -24,8 +24,10 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from .accepting import Acceptor
 from .cluster import Cluster
 from .config import ConfigError, ProxyConfig, load_config
+from .descriptors import raise_limit, warn_of_few
 from .edge.app import build_app
 from .edge.context import EDGE
 from .edge.drain import drain
@@ -33,7 +35,6 @@ from .edge.internal import package_version
 from .errors import ProxyError
 from .logs import configure_logging
 
-_BACKLOG: Final = 512
 #: What a request may still take once the drain is over, in seconds.
 _SHUTDOWN_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 0.2
@@ -114,18 +115,22 @@ async def serve(
     cluster.metrics.register_build(package_version())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
-    site = web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG)
+    assert runner.server is not None, "it is set up"
+    acceptor = Acceptor(listening, runner.server, tls=tls)
     try:
-        await site.start()
+        acceptor.start()
         write_ready_file(config)
-        _log.info("listening", proxy_id=config.id, url=config.url)
+        limit = raise_limit()
+        _log.info("listening", proxy_id=config.id, url=config.url, descriptors=limit.now)
+        warn_of_few(limit)
         if not await _start(cluster, stop):
             return 1
         await stop.wait()
-        await site.stop()  # closes the listening socket: who comes back goes elsewhere
+        acceptor.stop()  # closes the listening socket: who comes back goes elsewhere
         await drain(app[EDGE])
         return 0
     finally:
+        acceptor.stop()
         await _close(cluster)
         await runner.cleanup()
 

@@ -40,7 +40,7 @@ class Dialer:
         return f"<Dialer over {self._pool!r} {self.pace!r}>"
 
     async def connect(self, kernel_id: str, session_id: str) -> tuple[Endpoint, Upstream]:
-        """The first websocket that opens, in its turn. Raises DialFailed when no endpoint gives one.
+        """The first websocket that opens, in its turn. Raises DialFailed when none does.
 
         A refusal with an HTTP status is passed on before a broken connection, because it says
         more; the shortest Retry-After of all counts.

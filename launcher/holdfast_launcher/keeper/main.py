@@ -25,6 +25,7 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 
+from holdfast_launcher.descriptors import raise_limit
 from holdfast_launcher.logs import unfailing
 from holdfast_launcher.network.tls import Identity, is_loopback, make_identity
 from holdfast_protocol.errors import CloseCode
@@ -57,7 +58,8 @@ _SOCKET_AGE: Final = 3600.0
 _HOUSEKEEPING: Final = 60.0
 _QUOTA_LOOK: Final = 2.0
 _LOOK_FOR_END: Final = 0.1
-_BACKLOG: Final = 256
+#: All notebooks of a kernel may come back at one moment; the kernel cuts it to somaxconn.
+_BACKLOG: Final = 1024
 #: A burst stays in memory this long for its readers, then goes to disk slice by slice.
 _SETTLE_DELAY: Final = 0.25
 _SETTLE_PAUSE: Final = 0.02
@@ -116,14 +118,18 @@ class _Keeper:
         )
         await runner.setup()
         site = web.SockSite(
-            runner, listener, ssl_context=None if identity is None else identity.context
+            runner,
+            listener,
+            ssl_context=None if identity is None else identity.context,
+            backlog=_BACKLOG,  # it listens again, with 128 if not told
         )
         await site.start()
         writer = self._writer = self._state_writer(listener, identity)
         writer.write_now(durable=True, keep_kernel=config.adopt)
         self._handle_signals()
         _say_ready(ready_fd)
-        _log.info("keeper.ready", port=listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        _log.info("keeper.ready", port=port, descriptors=raise_limit())
         try:
             await self._work(writer)
         finally:

@@ -21,6 +21,7 @@ from .arrival import ArrivalClock
 from .auth import Authenticator, Identity
 from .tunnel.pump import ReadBuffer
 from .tunnel.registry import TunnelRegistry
+from .tunnel.turns import Turns
 
 if TYPE_CHECKING:
     from .websocket.standin import Standin
@@ -36,6 +37,8 @@ class Edge:
     clock: ArrivalClock
     tunnels: TunnelRegistry
     buffer: ReadBuffer = field(default_factory=ReadBuffer)
+    #: Who may dial a keeper now.
+    turns: Turns = field(default_factory=Turns)
     draining: bool = False
     #: Clients whose kernel has no keeper yet.
     standins: set[Standin] = field(default_factory=set)

@@ -40,10 +40,7 @@ async def channels(request: web.Request) -> web.StreamResponse:
     kernel_id = kernel_id_of(request)
     user = identity_of(request).user
     upgrade = read_upgrade(request.headers, request.query.get("session_id"))
-    if edge.clock.now() - arrival_of(request) > UPGRADE_AGE_SECONDS:
-        # The client has come back elsewhere meanwhile; a second connection of its session would
-        # take the kernel from the first.
-        raise Unavailable("this proxy was frozen for a while; connect again", retry_after=0.0)
+    _check_age(edge, request)
     located: KeeperEndpoint | Waiting | Dead | None = None
     for _ in range(2):
         tried, located = located, await edge.cluster.locate(kernel_id, user)
@@ -63,6 +60,13 @@ async def channels(request: web.Request) -> web.StreamResponse:
     raise Unavailable(f"the keeper of kernel {kernel_id} cannot be reached now; try again")
 
 
+def _check_age(edge: Edge, request: web.Request) -> None:
+    """Raises Unavailable when the client will have come back elsewhere meanwhile: a second
+    connection of its session would take the kernel from the first."""
+    if edge.clock.now() - arrival_of(request) > UPGRADE_AGE_SECONDS:
+        raise Unavailable("this proxy was frozen for a while; connect again", retry_after=0.0)
+
+
 async def _tunnel(
     edge: Edge,
     request: web.Request,
@@ -72,8 +76,12 @@ async def _tunnel(
 ) -> web.StreamResponse:
     entry = edge.tunnels.open(endpoint)
     try:
-        keeper = await _open_keeper(edge, entry, upgrade, user)
-        tunnel = _join(edge, request, keeper, upgrade)
+        async with edge.turns.take():
+            _check_age(edge, request)
+            if request.transport is None or request.transport.is_closing():
+                raise Unavailable("the client left while it waited for its turn")
+            keeper = await _open_keeper(edge, entry, upgrade, user)
+            tunnel = _join(edge, request, keeper, upgrade)
         entry.abort, entry.carried = tunnel.abort, lambda: tunnel.carried
         edge.cluster.metrics.tunnels_opened.inc()
         log = _log.bind(kernel=endpoint.kernel_id, session=upgrade.session_id, tunnel=entry.id)

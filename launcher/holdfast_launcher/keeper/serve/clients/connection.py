@@ -1,7 +1,7 @@
 """One client's websocket: bytes between an aiohttp response and a ``Talk``.
 
-It owns the timers (ACK after 50 ms, a sign of life every idle second, a dead peer after about ten) and
-the write side: whole frames only, a batch at a time, and no batch before the transport has
+It owns the timers (ACK after 50 ms, a sign of life every idle second, a dead peer after about
+ten) and the write side: whole frames only, a batch at a time, and no batch before the transport has
 taken the last one, so that a slow reader's backlog stays in the log. What is said is the
 talk's business.
 
