@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,11 +42,12 @@ def main() -> int:
     # The marker names its parent, so that nobody's leftover environment stands for a namespace.
     inside = [sys.executable, "-m", "support.chaos", *options.arguments()]
     command = [*_ENTER, *inside]
-    with subprocess.Popen(command, env={**os.environ, _INSIDE: str(os.getpid())}) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            return child.wait()
+    env = {**os.environ, _INSIDE: str(os.getpid())}
+    # A session of its own: Ctrl-C comes to us alone, and the run is told once, to end all it began.
+    with subprocess.Popen(command, env=env, start_new_session=True) as child:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))
+        return child.wait()
 
 
 def _without_namespaces(why: str) -> int:
@@ -54,6 +56,8 @@ def _without_namespaces(why: str) -> int:
 
 
 def _run(options: Options) -> int:
+    # A shell that runs us in the background ignores SIGINT for us, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     faults = plan(options.seed, options.seconds, only=options.only)
     print(f"chaos: seed {options.seed}, {options.seconds:g} s, {len(faults)} faults")
     print(*faults, sep="\n", flush=True)
@@ -66,8 +70,8 @@ def _run(options: Options) -> int:
             asyncio.run(run.run())
         except NoNamespaces as error:
             return _without_namespaces(str(error))
-        except (AssertionError, TimeoutError) as error:
-            print(f"chaos: the run broke off: {error}")
+        except (AssertionError, TimeoutError, KeyboardInterrupt) as error:
+            print(f"chaos: the run broke off: {error!r}")
             return 3
         verdict = judge(read_archive(directory / "run"))
         print(f"\nagain: python -m support.chaos {' '.join(options.arguments())}\n")

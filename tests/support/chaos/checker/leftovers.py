@@ -40,7 +40,8 @@ def _quiet(story: Story, end: float) -> Iterator[Violation]:
     for kernel in story.started:
         if kernel not in deleted and kernel not in records:
             yield Violation(end, "alive", f"kernel {kernel[:8]} is gone; nobody deleted it")
-    for kernel in records & deleted:
+    removed = {kernel for kernel, at in story.removed.items() if at < counted}
+    for kernel in records & removed:
         yield Violation(end, "record", f"kernel {kernel[:8]} was deleted and is listed")
     yield from _processes(story, records, end)
 

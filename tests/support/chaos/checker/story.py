@@ -85,6 +85,12 @@ class Story:
             Rest(called, self._answered.get(number)) for number, called in self._called.items()
         ]
         self.started, self.deleted = self._lives()
+        #: When each kernel's end was confirmed. A delete that was refused promises nothing.
+        self.removed = {
+            rest.called.kernel: rest.answered.at
+            for rest in self.calls
+            if rest.called.action == "delete" and rest.status in (204, 404) and rest.answered
+        }
         #: Kernels that their own clients deleted in the middle of their work: what was under way
         #: then needs no end. The clearing up at the end of a run excuses nothing.
         self.given_up = {
