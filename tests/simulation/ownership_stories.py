@@ -19,6 +19,10 @@ from simulation.simulated_world import Asked, ProxyServer, World
 WATCHED = "watched"
 
 
+class NoSuchPoint(Exception):
+    """The story was over before."""
+
+
 class Story(Enum):
     START = "start"
     DELETE = "delete"
@@ -148,7 +152,8 @@ def disturbed(
         _watch(world, step)
         scene.begin()
         world.run_until(lambda: bool(hit[0]) and scene.over(), within=70.0, step=0.25)
-        assert hit[0], f"the story has no await point {point}"
+        if not hit[0]:
+            raise NoSuchPoint(f"{story.value} has no await point {point}")
         if insist:
             _come_again(scene)
         world.run(8.0 if blow is Blow.KILL else 2.0)

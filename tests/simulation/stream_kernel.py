@@ -20,7 +20,7 @@ from holdfast_protocol.pieces import Pieces
 
 SESSION = "s"
 #: Bytes that a log may hold, and messages that may wait for a kernel.
-LOG_BYTES = 9_000
+LOG_BYTES = 60_000
 GATE_BYTES = 4_000
 
 

@@ -23,6 +23,7 @@ FATES = {
     "doubled, 6 s later": Fate(again=6.0),
 }
 MODES = list(Mode)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.mark.parametrize("blow", [Blow.KILL, Blow.KILL_UNSENT], ids=lambda blow: blow.name)
