@@ -100,13 +100,19 @@ class LauncherRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialRecord(Record):
-    """``credentials/<launcher_id>``: SHA-256 hex of the credential, never the credential."""
+    """``credentials/<launcher_id>``: SHA-256 hex of the credential, never the credential.
+
+    ``proven``: its launcher has shown it, so the join token does not replace it any more.
+    """
 
     sha256: str
+    proven: bool = True
 
     @classmethod
     def read(cls, source: Fields) -> CredentialRecord:
-        return cls(sha256=source.text("sha256"), extra=source.rest)
+        # Written by an earlier version: its launcher has it for long.
+        proven = source.boolean("proven", default=True)
+        return cls(sha256=source.text("sha256"), proven=proven, extra=source.rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,6 +198,17 @@ class Cluster(ABC):
         """(content, MIME type) of a kernelspec's file."""
 
     @abstractmethod
+    async def admit_launcher(self, launcher_id: str, credential: str) -> None:
+        """Refuse a credential that ``heartbeat`` would refuse, before there is a body.
+
+        Raises Unauthorized, Forbidden, Unavailable. ``heartbeat`` checks again.
+        """
+
+    @abstractmethod
+    async def forget_launcher(self, launcher_id: str) -> None:
+        """Let ``launcher_id`` join anew by the join token. Raises NotFound, Unavailable."""
+
+    @abstractmethod
     async def heartbeat(
         self, launcher_id: str, credential: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:

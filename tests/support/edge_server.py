@@ -33,6 +33,7 @@ class EdgeServer:
     site: web.SockSite
     base: str
     app: web.Application
+    runner: web.AppRunner
 
     @property
     def url(self) -> str:
@@ -61,7 +62,7 @@ async def serve_edge(
     site = web.SockSite(runner, listening, ssl_context=tls)
     await site.start()
     try:
-        yield EdgeServer(port, cluster, app[EDGE], site, config.base_url, app)
+        yield EdgeServer(port, cluster, app[EDGE], site, config.base_url, app, runner)
     finally:
         app[EDGE].tunnels.abort_all()
         await runner.cleanup()

@@ -46,6 +46,7 @@ class FakeCluster(Cluster):
         self.kernels: dict[str, FakeKernel] = {}
         self.calls: list[tuple[str, str, LifecycleCall]] = []
         self.starts: list[StartRequest] = []
+        self.forgotten: list[str] = []
         self.heartbeats: list[tuple[str, Mapping[str, Any]]] = []
         self.unreachable: list[tuple[KeeperEndpoint, str]] = []
         self.fail: dict[str, Exception] = {}
@@ -150,6 +151,13 @@ class FakeCluster(Cluster):
             return self.resources[name, path]
         except KeyError:
             raise NotFound("no such resource") from None
+
+    async def admit_launcher(self, launcher_id: str, credential: str) -> None:
+        if credential != "join":
+            raise Unauthorized("wrong credential")
+
+    async def forget_launcher(self, launcher_id: str) -> None:
+        self.forgotten.append(launcher_id)
 
     async def heartbeat(
         self, launcher_id: str, credential: str, body: Mapping[str, Any]

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..config import ProxyConfig
-from ..errors import Unavailable
+from ..errors import draining
 from .auth import check_origin
 from .context import ARRIVAL, EDGE, IDENTITY, request_key
 
@@ -49,7 +49,7 @@ def build_gate(public: frozenset[Handler]) -> Middleware:
                 return web.Response(status=204, headers=_preflight(edge.config))
         request[IDENTITY] = edge.authenticator.identify(request.headers, request.query)
         if edge.draining:
-            raise Unavailable("this proxy is shutting down; ask another one", retry_after=0.0)
+            raise draining()
         return await handler(request)
 
     return gate

@@ -321,7 +321,9 @@ class ActiveCluster(Cluster):
                 return model
         with self.metrics.starting():
             entry = await self._starts.start(request)
-        return self._model(request.kernel_id, entry.record)
+        model = self._model(request.kernel_id, entry.record)
+        # Another proxy may have driven the start, and nobody told us of the kernel yet.
+        return replace(model, execution_state="starting") if _is_new(model) else model
 
     async def interrupt_kernel(self, kernel_id: str, user: str | None, call: LifecycleCall) -> None:
         await self._lifecycle.interrupt(kernel_id, user, call)
@@ -346,6 +348,13 @@ class ActiveCluster(Cluster):
     async def kernelspec_resource(self, name: str, path: str) -> tuple[bytes, str]:
         return await self._parts.kernelspecs.resource(name, path)
 
+    async def admit_launcher(self, launcher_id: str, credential: str) -> None:
+        await self._parts.launchers.admit(launcher_id, credential)
+
+    async def forget_launcher(self, launcher_id: str) -> None:
+        self._parts.member.require()
+        await self._parts.launchers.forget(launcher_id)
+
     async def heartbeat(
         self, launcher_id: str, credential: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -360,3 +369,7 @@ class ActiveCluster(Cluster):
         if joined is not None:
             answer["credential"] = joined
         return answer
+
+
+def _is_new(model: KernelModel) -> bool:
+    return model.execution_state == "unknown"

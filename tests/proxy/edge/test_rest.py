@@ -104,6 +104,16 @@ async def test_a_start_needs_no_body(api: Api, body: bytes) -> None:
     assert api.cluster.starts[0].user == "jovyan"
 
 
+@pytest.mark.parametrize(("count", "status"), [(256, 201), (257, 400)])
+async def test_as_many_variables_may_be_passed_on_as_may_come(
+    api: Api, count: int, status: int
+) -> None:
+    """A proxy that passes a start on adds the kernel's id, which is none of the variables."""
+    env = {f"KERNEL_V{n}": "" for n in range(count)} | {"KERNEL_ID": KERNEL}
+    answer, _, _ = await api.ask("POST", "api/kernels", json={"name": "r", "env": env})
+    assert answer == status
+
+
 async def test_a_starts_environment_and_id(api: Api) -> None:
     env = {
         "KERNEL_ID": KERNEL.upper(),
@@ -320,6 +330,11 @@ async def test_a_heartbeat_has_its_own_credential(api: Api) -> None:
         async with api.session.post(url, json=body, headers=headers) as answer:
             assert answer.status == status
     assert api.cluster.heartbeats == [("l1", body)]
+    # A stranger's body is not even read: it is no JSON, and nobody says so.
+    async with api.session.post(url, data=b"[" * 1_000_000, headers=AUTH) as answer:
+        assert answer.status == 401
+    async with api.session.post(url, data=b"[" * 1_000_000, headers=headers) as answer:
+        assert answer.status == 400
     bad = api.server.url + "holdfast/v1/launchers/a%20b"
     async with api.session.post(bad, json=body, headers=headers) as answer:
         assert answer.status == 400

@@ -170,6 +170,7 @@ class Hub(KernelListener):
                 self.journal,
                 mark_of=self._marks.get,
                 input_open=self.requests.input_open,
+                clock=self.sessions.clock,
             )
         return session.plain
 

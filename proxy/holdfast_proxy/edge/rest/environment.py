@@ -45,7 +45,8 @@ def kernel_environment(
     KERNEL_ID is left out (it is the kernel's id already), and KERNEL_USERNAME, if given, becomes
     the user of the token: a client cannot claim another name.
     """
-    if len(env) > MAX_VARIABLES:
+    # KERNEL_ID is no variable of the kernel's; a proxy that passes a start on adds it.
+    if len(env) - ("KERNEL_ID" in env) > MAX_VARIABLES:
         raise BadRequest(f"env has more than {MAX_VARIABLES} variables")
     passed: dict[str, str] = {}
     for name, value in env.items():

@@ -19,6 +19,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
+from aiohttp import web
+
 from ...cluster import KeeperEndpoint
 from ...config import is_loopback
 from .handshake import (
@@ -172,6 +174,12 @@ def tune(transport: HasSocket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+
+
+def tune_client(request: web.Request) -> None:
+    """``tune`` for a client's connection that stays open; one that is gone already is left."""
+    if request.transport is not None and not request.transport.is_closing():
+        tune(request.transport)
 
 
 class _UpgradeProtocol(asyncio.Protocol):

@@ -196,7 +196,8 @@ class Standin:
             return True
         await self._socket.ping(_NONCE)
         try:
-            await asyncio.wait_for(self._proof.wait(), PROOF_SECONDS)
+            async with asyncio.timeout(PROOF_SECONDS):
+                await self._proof.wait()
         except TimeoutError:
             return False
         return True

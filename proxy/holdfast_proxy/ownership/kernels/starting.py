@@ -31,6 +31,7 @@ from holdfast_protocol.kernel_records import (
     advance,
     next_step,
 )
+from holdfast_protocol.records import KernelReport
 from holdfast_proxy.cluster import StartRequest
 from holdfast_proxy.errors import (
     BadRequest,
@@ -44,7 +45,12 @@ from holdfast_proxy.errors import (
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
 from holdfast_proxy.ownership.calls.endpoints import check_endpoint
-from holdfast_proxy.ownership.calls.keepers import START, KeeperError, KeeperRefused
+from holdfast_proxy.ownership.calls.keepers import (
+    START,
+    KeeperError,
+    KeeperRefused,
+    KeeperState,
+)
 from holdfast_proxy.ownership.calls.launcher_client import (
     LauncherError,
     LauncherRefused,
@@ -312,11 +318,25 @@ class Starts:
             epoch=state.epoch,
         )
         await parts.writer.put(kernel_id, entry, running, token=token)
+        self._note_state(kernel_id, entry.record, state)
         parts.ownership.acknowledged(kernel_id, token)  # both were called with it
         launcher_id = entry.record.launcher_id
         claim = parts.ownership.claim_id(kernel_id)
         _log.info("kernel started", kernel=kernel_id, claim=claim, launcher=launcher_id)
         parts.timeline.note("started", kernel_id, f"on {launcher_id}", launcher_id=launcher_id)
+
+    def _note_state(self, kernel_id: str, record: KernelRecord, state: KeeperState) -> None:
+        """The keeper's word, until there is one of its launcher: a new kernel is not unknown."""
+        reports = self._parts.reports
+        if reports.of(kernel_id, record) is None:
+            report = KernelReport(
+                nonce=record.nonce,
+                alive=True,
+                execution_state=state.execution_state,
+                last_activity=state.last_activity,
+                connections=state.connections,
+            )
+            reports.note(kernel_id, record, report)
 
 
 def _digest(request: StartRequest) -> str:

@@ -1,0 +1,1 @@
+"""`holdfast forget-launcher`: letting a launcher join anew."""
