@@ -6,8 +6,9 @@ For what makes its ``NotebookClient`` deep inside and reads no configuration for
 
 from __future__ import annotations
 
+from typing import Any
+
 from nbclient import NotebookClient
-from traitlets.traitlets import DefaultHandler
 
 from .manager import HoldfastKernelManager
 
@@ -19,6 +20,6 @@ def make_default() -> None:
     def ours(self: NotebookClient) -> type:
         return HoldfastKernelManager
 
-    handler = DefaultHandler("kernel_manager_class")
-    handler(ours)
-    handler.class_init(NotebookClient, "_kernel_manager_class_default")
+    # traitlets gives every subclass this very handler, also those that were made before
+    handler: Any = vars(NotebookClient)["_kernel_manager_class_default"]
+    handler.func = ours
