@@ -56,7 +56,8 @@ class SlurmGateway:
         begun = time.monotonic()
         async with self._http() as http, http.post(f"{self.url}/api/kernels", json=body) as got:
             text = await got.text()
-            return got.status, json.loads(text), time.monotonic() - begun
+            answer = {"id": kernel_id, **json.loads(text)}
+            return got.status, answer, time.monotonic() - begun
 
     async def model(self, kernel_id: str) -> dict[str, Any]:
         async with (

@@ -194,7 +194,9 @@ class SlurmSite:
         return found
 
     def end_leftovers(self, *, node: str | None = None) -> None:
-        for process in self.leftovers(node=node):
+        # The steps' daemons first: they would tell the controller of their jobs' ends.
+        found = self.leftovers(node=node)
+        for process in sorted(found, key=lambda one: not one.name().startswith("slurmstepd")):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(self.leftovers(node=node), timeout=5)

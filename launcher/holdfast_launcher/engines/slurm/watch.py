@@ -18,6 +18,7 @@ from signal import Signals
 import structlog
 
 from holdfast_launcher.engines.contract import Cause, Ending, JobState, Stage
+from holdfast_launcher.engines.remote.desk import CLAIM_FILE
 from holdfast_launcher.engines.remote.keeper import WatchedKeeper
 from holdfast_launcher.engines.remote.presence import keeper_answers
 from holdfast_launcher.engines.slurm.commands import Commands, SlurmAway, SlurmRefused
@@ -74,6 +75,11 @@ class Watched(WatchedKeeper):
         if self.alive:
             self._watch.hurry(timeout)
         return await super().wait_gone(timeout=timeout)
+
+    @property
+    def claimed(self) -> bool:
+        """A process of it was told what to run."""
+        return (self.directory / CLAIM_FILE).exists()
 
     @property
     def dialled_back(self) -> bool:
@@ -142,10 +148,15 @@ class Watch:
     async def _cancel(self, keeper: Watched) -> None:
         if keeper.job is not None:
             try:
-                await self._commands.cancel(keeper.job)
+                # A number alone may be another job's by now.
+                jobs = read_jobs(await self._commands.jobs(), name=self._name)
+                if any(
+                    (job.number, job.comment) == (keeper.job, keeper.file.comment) for job in jobs
+                ):
+                    await self._commands.cancel(keeper.job)
             except SlurmRefused as error:  # it has ended by itself
                 _log.debug("job not cancelled", job=keeper.job, error=str(error))
-            except (SlurmAway, OSError) as error:
+            except (SlurmAway, OSError, ValueError) as error:
                 _log.warning("job not cancelled", job=keeper.job, error=str(error))
         self.hurry(_HURRY)
 
@@ -187,6 +198,8 @@ class Watch:
         for keeper in list(self._keepers):
             number = keeper.job
             job = by_comment.get(keeper.file.comment) if number is None else by_number.get(number)
+            if job is not None and job.comment != keeper.file.comment:
+                job = None  # a controller that lost its last seconds gave the number out again
             try:
                 await self._tell(keeper, job)
             except OSError as error:
@@ -227,7 +240,8 @@ class Watch:
         lost = "Slurm does not know its job (any more)"
         if keeper.job is None:
             lost = "Slurm never took its job: its launcher was ended before"
-        cause = Cause.LOST if keeper.job is None else Cause.UNKNOWN
+        # Without a claim nothing of it ever ran, and nothing will: its token goes with it.
+        cause = Cause.UNKNOWN if keeper.claimed else Cause.LOST
         ending = Ending(cause=Cause.CANCELLED if keeper.cancelled else cause, text=lost)
         await self._ended(keeper, JobState(stage=Stage.ENDED, text=lost, ending=ending), None, "")
 
