@@ -78,9 +78,10 @@ def _page(document: dict[str, Any], base: str) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield "<title>Holdfast: the API</title>"
     yield f'<link rel="stylesheet" href="{html.escape(base)}api/docs/reference.css"></head><body>'
-    yield f"<header><h1>The API of this proxy</h1><p>{_text(document['info']['description'])} "
-    yield f'Version {_text(document["info"]["version"])}. <a href="{html.escape(base)}api/'
-    yield 'openapi.json">As an OpenAPI document</a>.</p>'
+    about, version = document["info"]["description"], document["info"]["version"]
+    link = f'<a href="{html.escape(base)}api/openapi.json">As an OpenAPI document</a>'
+    yield f"<header><h1>The API of this proxy</h1><p>{_text(about)} Version {_text(version)}. "
+    yield f"{link}.</p>"
     yield "<p>Send your token with each request: <code>Authorization: token …</code></p></header>"
     yield "<main>"
     for tag in document["tags"]:
