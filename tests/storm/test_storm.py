@@ -68,6 +68,17 @@ async def test_the_notebooks_of_a_killed_proxy_come_back(scene: Scene) -> None:
         await no_second_storm(cluster, crowd)
 
 
+async def test_plain_websockets_come_back(scene: Scene) -> None:
+    """The ceiling: nothing but dials, all at once, by clients that neither pace themselves nor
+    resume. It is the survivor alone that sees to it that all are served."""
+    cluster = scene.cluster
+    async with crowds("storm.plain_crowd", cluster, CROWDS) as crowd:
+        await gather(cluster, crowd, places(scene))
+        killed = cluster.proxies[LOST].kill()
+        answers = await crowd.each("back", since=killed, seconds=PATIENCE)
+        judge(cluster, killed, answers, "reconnect storm, plain websockets")
+
+
 async def gather(cluster: WatchedCluster, crowd: Crowds, deal: list[list[tuple[str, str]]]) -> None:
     """All of them at the one proxy, because the other is not there yet; then both at rest."""
     cluster.proxies[SURVIVOR].stop()
