@@ -7,6 +7,7 @@ and a wrapper that note what they are asked and pass it on. With ``$CHAOS_PLANT`
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import replace
 
 from holdfast_launcher.keeper import main
 from holdfast_launcher.keeper.config import KeeperConfig
@@ -89,7 +90,8 @@ class TracedHost(KernelHost):
         if message.msg_type == "execute_request":
             self._cells += 1
             if planted() is Plant.DOUBLE_EXECUTION and self._cells % 2 == 0:
-                self._host.send(session_id, message)
+                # The same bytes would not do: a kernel refuses a signature that it has seen.
+                self._host.send(session_id, replace(message, metadata=b'{"again":true}'))
 
     async def start(self) -> None:
         self._note("start")
