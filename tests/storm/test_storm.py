@@ -31,6 +31,8 @@ LOST, SURVIVOR = 0, 1
 #: The bar of the full run: seconds until all are back, and of the longest block.
 BACK_WITHIN, BLOCK_WITHIN = (5.0, 0.1) if SOCKETS >= 2000 else (30.0, 1.0)
 PATIENCE = 60.0
+#: To open them all is not what is measured: each makes sockets of its own to its kernel.
+OPENING = 300.0
 
 
 @dataclass
@@ -82,7 +84,7 @@ async def test_plain_websockets_come_back(scene: Scene) -> None:
 async def gather(cluster: WatchedCluster, crowd: Crowds, deal: list[list[tuple[str, str]]]) -> None:
     """All of them at the one proxy, because the other is not there yet; then both at rest."""
     cluster.proxies[SURVIVOR].stop()
-    opened = await crowd.deal("open", [{"places": part, "seconds": PATIENCE} for part in deal])
+    opened = await crowd.deal("open", [{"places": part, "seconds": OPENING} for part in deal])
     assert sum(len(answer["back"]) for answer in opened) == SOCKETS
     cluster.start_proxy(SURVIVOR)
     assert established(cluster, LOST) >= SOCKETS
