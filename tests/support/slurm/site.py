@@ -185,13 +185,19 @@ class SlurmSite:
         self.munged.stop(5)
 
     def leftovers(self, *, node: str | None = None) -> list[psutil.Process]:
-        """Processes of the jobs (of one machine if it is named), and the steps' daemons."""
-        found = []
+        """The processes of jobs (of one machine if it is named) and the steps' daemons above them.
+
+        A step's daemon writes over its own environment, so it is found as a job's parent.
+        """
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 if self._is_ours(process, node):
-                    found.append(process)
-        return found
+                    found[process.pid] = process
+                    parent = process.parent()
+                    if parent is not None and parent.name().startswith("slurmstepd"):
+                        found[parent.pid] = parent
+        return list(found.values())
 
     def end_leftovers(self, *, node: str | None = None) -> None:
         # The steps' daemons first: they would tell the controller of their jobs' ends.
@@ -202,14 +208,10 @@ class SlurmSite:
         psutil.wait_procs(self.leftovers(node=node), timeout=5)
 
     def _is_ours(self, process: psutil.Process, node: str | None) -> bool:
-        if process.pid == os.getpid():
-            return False
         env = process.environ()
-        if env.get("SLURM_CLUSTER_NAME") == self.cluster:
-            return node is None or env.get("SLURMD_NODENAME") == node
-        if not process.name().startswith("slurmstepd") or env.get("SLURM_CONF") != str(self.conf):
+        if env.get("SLURM_CLUSTER_NAME") != self.cluster:
             return False
-        return node is None or f"-{node}" in " ".join(process.cmdline())
+        return node is None or env.get("SLURMD_NODENAME") == node
 
     def _daemon(self, command: str, *arguments: str, name: str | None = None) -> ManagedProcess:
         path = shutil.which(command) or f"/usr/sbin/{command}"
