@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: Seconds for something that only has to be said in the other thread.
 SAYING: Final = 30.0
+#: Seconds after which a waiting loop of a forked process looks again, see ``look_again``.
+FORKED: Final = 0.1
 
 
 class Background:
@@ -33,7 +35,14 @@ class Background:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work`` there; a cancellation here cancels it there."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+        result = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+        try:
+            while not result.done():
+                await asyncio.wait({result}, timeout=look_again())
+        except asyncio.CancelledError:
+            result.cancel()
+            raise
+        return result.result()
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Have ``function`` called there and wait for its result: it must not wait itself."""
@@ -54,6 +63,7 @@ class Background:
 
 _lock = threading.Lock()
 _current: Background | None = None
+_forked = False
 
 
 def background() -> Background:
@@ -65,11 +75,21 @@ def background() -> Background:
         return _current
 
 
+def look_again() -> float | None:
+    """Seconds after which a loop that waits for another thread is to look for itself; None: never.
+
+    jupyter_core keeps one loop for each thread, also over a fork: the children of a process pool
+    then share its selector and its self-pipe, and one reads what was to wake the other.
+    """
+    return FORKED if _forked else None
+
+
 def _forget() -> None:
     """A forked child has the parent's loop and not its thread."""
-    global _current, _lock
+    global _current, _lock, _forked
     _lock = threading.Lock()
     _current = None
+    _forked = True
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -18,6 +18,8 @@ from typing import Final
 
 from holdfast_protocol.jupyter import CHANNELS
 
+from .background import look_again
+
 #: Seconds after the end until it is heard on the request channels though nobody reads iopub,
 #: and on iopub: who waits for an answer as well is to hear of it there, where the reason is told.
 PATIENCE: Final = 0.5
@@ -134,6 +136,9 @@ class Inbox:
             times.append(heard)
         if deadline is not None and now >= deadline:
             raise Empty
+        again = look_again()
+        if again is not None:
+            times.append(now + again)
         return min(times) - now if times else None
 
     def _join(self, channel: str) -> _Waiter:

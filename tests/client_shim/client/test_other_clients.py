@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jupyter_kernel_client import KernelClient
+from jupyter_kernel_client import JupyterKernelClient
 
 from support.cluster import Cluster
 from support.processes import wait_until
@@ -31,9 +31,9 @@ def restored(cluster: Cluster) -> Iterator[Cluster]:
             cluster.start_proxy(n)
 
 
-def client_of(cluster: Cluster, **options: Any) -> KernelClient:
+def client_of(cluster: Cluster, **options: Any) -> JupyterKernelClient:
     # The token in a header: in a query string, as with ``token=``, a proxy refuses it by default.
-    return KernelClient(
+    return JupyterKernelClient(
         server_url=cluster.proxy_urls[0],
         token=None,
         headers={"Authorization": f"Bearer {cluster.token}"},
