@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from holdfast_client_shim.client import background as background_module
 from holdfast_client_shim.client.background import Background, background
 from holdfast_client_shim.client.inbox import Inbox
 
@@ -83,6 +84,35 @@ def test_forked_children_that_share_a_loop() -> None:
             child.kill()
         LOOPS.clear()
         loop.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_wake_up_that_a_sibling_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens to forked children now and then: the loop is not woken, it has to look.
+
+    No timer of the test's own runs in the loop: it would wake it.
+    """
+    monkeypatch.setattr(background_module, "_forked", True)
+    loop = asyncio.new_event_loop()
+    monkeypatch.setattr(loop, "_write_to_self", lambda: None)
+    inbox = Inbox()
+    release = threading.Event()
+
+    async def held() -> int:
+        await asyncio.to_thread(release.wait, 30)
+        return 7
+
+    async def use() -> tuple[int, bytes]:
+        waiting = asyncio.ensure_future(background().run(held()))
+        reading = asyncio.ensure_future(inbox.get("shell"))
+        await asyncio.sleep(0)
+        release.set()
+        writer = threading.Thread(target=inbox.put, args=([("shell", b"1")],))
+        writer.start()
+        return await waiting, await reading
+
+    assert loop.run_until_complete(use()) == (7, b"1")
+    loop.close()
 
 
 def test_its_repr() -> None:
