@@ -93,7 +93,7 @@ class StreamJudge:
             self.fail("CONTIGUOUS", f"begins at {client.position}, but was told up to {told}")
         self._position = client.position
 
-    def delivered(self, journal: NotedJournal, epoch: bytes, seq: int, message: bytes) -> None:
+    def delivered(self, journal: NotedJournal, seq: int, message: bytes) -> None:
         missed = [
             between
             for between in range(self._position + 1, seq)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from simulation.stream_world import StreamWorld
 
@@ -26,6 +26,19 @@ class StreamStory(RuleBasedStateMachine):
         super().__init__()
         self._directory = Path(tempfile.mkdtemp(prefix="holdfast-stream-"))
         self.world = self.world_type(self._directory)
+
+    @initialize()
+    def first_connection(self) -> None:
+        self.world.flow(rounds=2)
+
+    @rule(rounds=st.integers(1, 2), sends=st.integers(0, 2), says=OUTPUT)
+    def things_go_well(self, rounds: int, sends: int, says: list[int]) -> None:
+        """Without this, most stories would never get anywhere."""
+        for _ in range(sends if self.world.unanswered < 10 else 0):
+            self.world.client_sends(40)
+        for size in says if self.world.kernel.ready else []:
+            self.world.kernel_says(size)
+        self.world.flow(rounds=rounds)
 
     @precondition(lambda self: self.world.wire is None)
     @rule()
@@ -106,6 +119,18 @@ class StreamStory(RuleBasedStateMachine):
     @rule(state=st.sampled_from(["restarting", "starting", "dead"]))
     def kernel_ends(self, state: str) -> None:
         self.world.kernel_ends(state)
+
+    @precondition(lambda self: self.world.kernel.ready and self.world.unanswered < 7)
+    @rule(before=st.integers(0, 2), meanwhile=st.integers(0, 3))
+    def kernel_restarts(self, before: int, meanwhile: int) -> None:
+        """With requests given to it before, and some that come while there is none."""
+        for number in (before, meanwhile):
+            for _ in range(number):
+                self.world.client_sends(10)
+            self.world.flow(rounds=2)
+            if self.world.kernel.ready:
+                self.world.kernel_ends("restarting")
+        self.world.kernel_ready()
 
     @precondition(lambda self: not self.world.kernel.ready)
     @rule()

@@ -11,7 +11,7 @@ import itertools
 from pathlib import Path
 
 from holdfast_launcher.keeper.serve.clients.talk import Turned
-from holdfast_protocol.errors import RemoteError, SendBufferFull
+from holdfast_protocol.errors import InvalidState, RemoteError, SendBufferFull
 from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
 from holdfast_protocol.stream.client import (
     ByeReceived,
@@ -24,7 +24,14 @@ from holdfast_protocol.stream.client import (
 )
 from holdfast_protocol.stream.state import ClientState
 from simulation.stream_judge import StreamJudge
-from simulation.stream_kernel import SESSION, KeeperProcess, Kernel, request, said_by_kernel
+from simulation.stream_kernel import (
+    SESSION,
+    KeeperProcess,
+    Kernel,
+    NotedJournal,
+    request,
+    said_by_kernel,
+)
 from simulation.stream_wire import Wire
 
 SEND_LIMIT = 6_000
@@ -36,6 +43,9 @@ OTHER = "other"
 class StreamWorld:
     """The whole scene. ``directory``: for the keepers' logs."""
 
+    #: Whether a RESUME of a shim that is dead may still arrive: see ``test_a_ghost``.
+    ghosts = False
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.now = 0.0
@@ -45,6 +55,7 @@ class StreamWorld:
         self.shims = itertools.count(1)
         self.messages = itertools.count(1)
         self._accepted_by: dict[str, bytes] = {}
+        self._journals: dict[bytes, NotedJournal] = {}
         self.wires: list[Wire] = []
         self.wire: Wire | None = None
         self.keeper = self.new_keeper()
@@ -61,7 +72,14 @@ class StreamWorld:
     def new_keeper(self) -> KeeperProcess:
         directory = self._directory / f"keeper-{next(self.keepers)}"
         number = int(directory.name.rpartition("-")[2])
-        return KeeperProcess(number, self.kernel, directory, lambda: self.now)
+        keeper = KeeperProcess(number, self.kernel, directory, lambda: self.now)
+        self._journals[keeper.epoch] = keeper.journal
+        return keeper
+
+    @property
+    def _journal(self) -> NotedJournal:
+        """The log that the client reads; of a keeper that is gone, as long as bytes of it come."""
+        return self._journals[self.client.epoch]
 
     def new_client(self, predecessor: Predecessor | None = None) -> ClientStream:
         self.shim = next(self.shims)
@@ -75,6 +93,10 @@ class StreamWorld:
         if remembers and self.client.numbered:
             before = Predecessor(self.client.epoch, self.client.consumed_up_to)
         self.client_notices()
+        if not self.ghosts:
+            for wire in self.wires:
+                if not wire.talk._attached:
+                    wire.cut(0, 0)
         self.client, self.sent, self.failed = self.new_client(before), [], set()
 
     def keeper_dies(self) -> None:
@@ -117,6 +139,7 @@ class StreamWorld:
             if wire.dismissed or not wire.keeper_there:
                 return
             self._keeper_takes(wire, data)
+            self.judge.given(self.kernel)
 
     def _keeper_takes(self, wire: Wire, data: bytes) -> None:
         accept = wire.hub.accept
@@ -129,7 +152,7 @@ class StreamWorld:
         wire.hub.accept = noted  # type: ignore[assignment, method-assign]
         try:
             turned = wire.talk.binary(data, wire)
-        except RemoteError as error:
+        except (RemoteError, InvalidState) as error:
             self.judge.fail("WELCOME", f"the keeper refuses a frame: {error}")
         finally:
             del wire.hub.accept
@@ -174,9 +197,9 @@ class StreamWorld:
                 case StreamResumed() if changed or not known:
                     self.judge.begins(self.client, stranger=changed)
                 case Delivered(seq, message):
-                    self.judge.delivered(self.keeper.journal, self.client.epoch, seq, message)
+                    self.judge.delivered(self._journal, seq, message)
                 case GapSeen(first, last):
-                    self.judge.gap(self.keeper.journal, first, last)
+                    self.judge.gap(self._journal, first, last)
                 case ByeReceived(bye):
                     if not bye.come_back:
                         self.judge.fail("WELCOME", f"the client is told to go: {bye}")
@@ -274,12 +297,28 @@ class StreamWorld:
         self.keeper.hub.relieve_pressure(age)
         self.keeper.hub.remember_absent(age)
 
+    def flow(self, *, rounds: int) -> None:
+        """A connection, and everything on its way in both directions, but no acknowledgements."""
+        if self.wire is not None and (self.wire.broken or self.wire.dismissed):
+            self.client_notices()
+        if self.wire is None:
+            self.dial()
+        for _ in range(rounds):
+            wire = self.wire
+            if wire is None:
+                return
+            self.client_writes(1 << 16)
+            self.keeper_reads(wire, len(wire.up))
+            self.keeper_writes(wire)
+            self.client_reads(len(wire.down))
+
     # --- the end ---
 
     def settle(self) -> None:
         """Both live and nothing is lost any more. Raises Broken when a promise is not kept."""
         if not self.kernel.ready:
             self.kernel_ready()
+            self.judge.given(self.kernel)
         for wire in [w for w in self.wires if w is not self.wire and w.keeper_there]:
             self.keeper_notices(wire)
         if self.wire is not None and (self.wire.broken or self.wire.dismissed):

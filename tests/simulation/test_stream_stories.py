@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -9,6 +11,7 @@ from simulation.conftest import profile
 from simulation.stream_bugs import BUGS, Bug
 from simulation.stream_judge import CLAIMS, Broken
 from simulation.stream_machine import StreamStory
+from simulation.stream_world import StreamWorld
 
 pytestmark = [pytest.mark.usefixtures("small_frames"), pytest.mark.timeout(900)]
 
@@ -28,3 +31,23 @@ def test_a_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Broken) as caught:
         run_state_machine_as_test(StreamStory, settings=profile(400, steps=60, shrink=False))
     assert str(caught.value).partition(":")[0] in bug.claims, caught.value
+
+
+@pytest.mark.xfail(
+    raises=Broken,
+    strict=True,
+    reason="a client id that the keeper has never seen always gets the session, a dead one's too",
+)
+def test_a_ghost_takes_no_session(tmp_path: Path) -> None:
+    """A shim dials by a proxy that freezes, and is killed; the next one is served by another
+    proxy. When the first proxy goes on, the dead shim's RESUME arrives: its client id is new to the
+    keeper, so the living client is sent away for good."""
+    world = StreamWorld(tmp_path)
+    world.ghosts = True
+    world.dial()
+    ghost = world.wire
+    assert ghost is not None
+    world.shim_dies(remembers=False)
+    world.flow(rounds=2)
+    world.keeper_reads(ghost, len(ghost.up))
+    world.settle()
