@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -125,6 +126,10 @@ async def serve(
         warn_of_few(limit)
         if not await _start(cluster, stop):
             return 1
+        # What is here now stays. A full garbage collection that walks through all of it holds
+        # up every open notebook (measured: 0.1 to 0.16 s of a storm's longest blocks).
+        gc.collect()
+        gc.freeze()
         await stop.wait()
         acceptor.stop()  # closes the listening socket: who comes back goes elsewhere
         await drain(app[EDGE])

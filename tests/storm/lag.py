@@ -8,6 +8,7 @@ the two apart, so each late beat is kept with it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -22,11 +23,12 @@ WORTH_NOTING: Final = 0.01
 @dataclass(frozen=True, slots=True)
 class LateBeat:
     """One beat, ``late`` seconds after its time, at ``at`` (CLOCK_MONOTONIC); ``cpu`` seconds of
-    this thread's time were spent between it and the beat before."""
+    this thread's time were spent between it and the beat before, ``gc`` of them on garbage."""
 
     at: float
     late: float
     cpu: float
+    gc: float
 
 
 class LagSampler:
@@ -35,6 +37,8 @@ class LagSampler:
     def __init__(self, file: Path | None = None) -> None:
         self.beats: list[LateBeat] = []
         self._file = file
+        self._collecting = 0.0
+        self._collected = 0.0
 
     def __repr__(self) -> str:
         return f"<LagSampler {len(self.beats)} late, longest {self.longest():.3f} s>"
@@ -43,6 +47,7 @@ class LagSampler:
         self._loop = asyncio.get_running_loop()
         self._due, self._cpu = time.monotonic() + BEAT, time.thread_time()
         self._loop.call_later(BEAT, self._beat)
+        gc.callbacks.append(self._on_collection)
 
     def longest(self, since: float = 0.0) -> float:
         """Seconds of the latest beat since ``since`` (CLOCK_MONOTONIC)."""
@@ -52,13 +57,19 @@ class LagSampler:
         now, cpu = time.monotonic(), time.thread_time()
         late = now - self._due
         if late >= WORTH_NOTING:
-            beat = LateBeat(now, late, cpu - self._cpu)
+            beat = LateBeat(now, late, cpu - self._cpu, self._collected)
             self.beats.append(beat)
             if self._file is not None:
                 with self._file.open("a") as file:
                     file.write(json.dumps(asdict(beat)) + "\n")
-        self._due, self._cpu = time.monotonic() + BEAT, cpu
+        self._due, self._cpu, self._collected = time.monotonic() + BEAT, cpu, 0.0
         self._loop.call_later(BEAT, self._beat)
+
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._collecting = time.thread_time()
+        else:
+            self._collected += time.thread_time() - self._collecting
 
 
 def read_beats(file: Path, *, since: float) -> list[LateBeat]:

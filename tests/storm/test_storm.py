@@ -124,6 +124,7 @@ def judge(
         kernels=KERNELS,
         survivor_longest_block_ms=round(block * 1000, 1),
         survivor_longest_own_cpu_ms=round(max((b.cpu for b in beats), default=0.0) * 1000, 1),
+        survivor_longest_collection_ms=round(max((b.gc for b in beats), default=0.0) * 1000, 1),
         survivor_rss_mb=round(process.memory_info().rss / 1e6),
         crowd_rss_mb=[round(answer["rss"] / 1e6) for answer in answers],
         crowd_longest_block_ms=[round(answer["lag"] * 1000) for answer in answers],
