@@ -20,7 +20,7 @@ from .messages import to_v1
 
 if TYPE_CHECKING:
     from .leg import ProgramLeg
-    from .link import GatewayLink
+    from .manager import HoldfastKernelManager
 
 #: Seconds after a reply in which the kernel's ``idle`` is waited for.
 IDLE_WITHIN: Final = 10.0
@@ -29,10 +29,11 @@ IDLE_WITHIN: Final = 10.0
 class HoldfastKernelClient(AsyncKernelClient):
     """Made by ``HoldfastKernelManager.client``. Each has a session of its own."""
 
-    def __init__(self, *, kernel_id: str, link: GatewayLink, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kernel_id = kernel_id
-        self._link = link
+    def __init__(self, *, parent: HoldfastKernelManager, **kwargs: Any) -> None:
+        """``parent`` has a kernel."""
+        super().__init__(parent=parent, **kwargs)
+        self.kernel_id = str(parent.kernel_id)
+        self._link = parent.link
         self._leg: ProgramLeg | None = None
         self._channels: dict[str, Channel] = {}
         self._heart: Heartbeat | None = None

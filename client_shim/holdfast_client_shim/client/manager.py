@@ -13,6 +13,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from jupyter_client.client import KernelClient
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.session import Session
@@ -30,7 +31,7 @@ class HoldfastKernelManager(AsyncKernelManager):
     """One kernel behind the gateways of ``JUPYTER_GATEWAY_URL`` and ``HOLDFAST_GATEWAY_URLS``, or
     of the configuration's ``GatewayClient`` and ``HoldfastGatewayClient``."""
 
-    client_factory = Type(klass=HoldfastKernelClient, config=True)
+    client_factory = Type(klass=KernelClient, config=True)
     #: As it was last seen; None before the start and after the end.
     kernel: dict[str, Any] | None = None
 
@@ -73,10 +74,8 @@ class HoldfastKernelManager(AsyncKernelManager):
 
     def client(self, **kwargs: Any) -> HoldfastKernelClient:
         """A client of the kernel, with a session of its own. Raises RuntimeError without kernel."""
-        options = {
-            "parent": self, "kernel_id": self._id(), "link": self.link,
-            "session": Session(parent=self), **kwargs,
-        }  # fmt: skip
+        self._id()
+        options = {"parent": self, "session": Session(parent=self), **kwargs}
         made: HoldfastKernelClient = self.client_factory(**options)
         self._clients.add(made)
         return made
