@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from holdfast_launcher.config import LauncherConfig
 from holdfast_launcher.engines.contract import Engine
 from holdfast_launcher.engines.resources import Resources, decide_resources
-from holdfast_launcher.environment import kernel_environment
+from holdfast_launcher.environment import kernel_environment, spec_whitelist
 from holdfast_launcher.errors import BadRequest, NotReady, Refused, UnknownKernelspec
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.kernelspecs import Catalog
@@ -106,7 +106,7 @@ def plan_launch(
         nonce=order.nonce,
         base=base_environment,
         requested=order.env,
-        whitelist=frozenset(config.env_whitelist),
+        whitelist=frozenset(config.env_whitelist) | spec_whitelist(metadata),
     )
     directory = config.kernels / kernel_id
     keeper = KeeperConfig(

@@ -15,9 +15,9 @@ from urllib.parse import quote
 from aiohttp import web
 
 from ...cluster import KernelModel, LifecycleCall, StartRequest
-from ...errors import BadRequest
+from ...errors import BadRequest, Unavailable
 from ..context import EDGE, Edge, arrival_of, identity_of, json_object, kernel_id_of
-from .environment import kernel_environment
+from .environment import allowed_by_spec, kernel_environment
 from .fields import MAX_NAME, MAX_PATH, table, text
 from .lifecycle_headers import read_call, read_request_id, refuse_if_late
 
@@ -53,10 +53,11 @@ async def start_kernel(request: web.Request) -> web.Response:
     user = identity.user
     if user is None:
         raise BadRequest("a forwarded start must name its user")
+    body = await json_object(request)
     start = read_start(
-        await json_object(request),
+        body,
         user=user,
-        whitelist=edge.config.env_whitelist,
+        whitelist=frozenset(edge.config.env_whitelist) | _spec_whitelist(edge, body.get("name")),
         request_id=read_request_id(request.headers),
         forwarded_by=identity.forwarded_by,
     )
@@ -101,7 +102,7 @@ def read_start(
     body: dict[str, Any],
     *,
     user: str,
-    whitelist: tuple[str, ...],
+    whitelist: frozenset[str],
     request_id: str | None,
     forwarded_by: str | None = None,
 ) -> StartRequest:
@@ -118,6 +119,15 @@ def read_start(
         request_id=request_id,
         forwarded_by=forwarded_by,
     )
+
+
+def _spec_whitelist(edge: Edge, name: object) -> frozenset[str]:
+    try:
+        known = edge.cluster.kernelspecs()
+    except Unavailable:
+        return frozenset()  # the start will say so
+    wanted = name if isinstance(name, str) else known["default"]
+    return allowed_by_spec(known["kernelspecs"].get(wanted, {}))
 
 
 def _kernel_id(wanted: object) -> str:
