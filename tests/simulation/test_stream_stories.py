@@ -51,3 +51,22 @@ def test_a_ghost_takes_no_session(tmp_path: Path) -> None:
     world.flow(rounds=2)
     world.keeper_reads(ghost, len(ghost.up))
     world.settle()
+
+
+def test_a_reply_that_a_dead_connection_took_is_replaced(tmp_path: Path) -> None:
+    """It was written, it left the log, and the gap was told to the dead connection, all before
+    anybody noticed that the connection was dead. Found by ``test_no_story_breaks_a_claim``."""
+    world = StreamWorld(tmp_path)
+    world.flow(rounds=2)
+    world.client_sends(10)
+    world.flow(rounds=2)
+    wire = world.wire
+    assert wire is not None
+    wire.cut(0, 0)
+    world.kernel_answers()
+    world.keeper_writes(wire)
+    for _ in range(4):
+        world.kernel_says(20_000)
+    world.keeper_writes(wire)
+    world.settle()
+    assert world.judge.replied["1-1"] == 1

@@ -245,9 +245,8 @@ class Hub(KernelListener):
 
     def show_loss(self, session: Session, loss: Loss) -> None:
         """Its client is being told of a gap: say so in every cell that the gap touched, once."""
-        if loss.last <= session.loss_shown:
+        if not session.is_news(loss):
             return
-        session.loss_shown = loss.last
         self.tally.gap(loss.reason)
         kernel, name = self._kernel_session(), session.session_id
         _log.warning("session.gap", session=name, first=loss.first, last=loss.last, why=loss.reason)

@@ -17,6 +17,7 @@ from typing import Final
 
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
+from holdfast_protocol.log import Loss
 from holdfast_protocol.stream.keeper import Remembered, SessionStream
 
 from ..tally import Tally
@@ -66,8 +67,8 @@ class Session:
         self.cut_at: float | None = None
         #: It had a connection before.
         self.met = False
-        #: Losses up to this seq were shown in its cells.
-        self.loss_shown = 0
+        # The last loss that was shown in its cells.
+        self._shown_first, self._shown_last = 0, 0
         #: Whether the kernel side holds sockets for it.
         self.open = False
 
@@ -80,6 +81,17 @@ class Session:
         """The highest seq that the session's stream client had accepted."""
         known = self.stream or self.remembered
         return 0 if known is None else known.accepted
+
+    def is_news(self, loss: Loss) -> bool:
+        """Whether some of ``loss`` was not shown yet; from now on it was.
+
+        A loss that ends where a shown one ends may begin earlier: the connection that the first
+        one was shown on was dead, and what had been written to it before is lost now, too.
+        """
+        if loss.last <= self._shown_last and loss.first >= self._shown_first:
+            return False
+        self._shown_first, self._shown_last = loss.first, loss.last
+        return True
 
     def wake(self) -> None:
         if self.attachment is not None:
