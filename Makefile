@@ -43,7 +43,7 @@ ARTEFACTS ?= .artefacts
 LABEXTENSION := client_shim/labextension
 LABEXTENSION_BUILT := client_shim/holdfast_client_shim/labextension/package.json
 
-.PHONY: help run demo tutorial test lint types imports extras shim-oldest clients bench-quick promises matrix lab-tests page-tests frontend-tests labextension labextension-test system-deps engines lock wheel clean models simulation test-commands chaos chaos-planted storm
+.PHONY: help run demo tutorial test conformance lint types imports extras shim-oldest clients bench-quick promises matrix lab-tests page-tests frontend-tests labextension labextension-test system-deps engines lock wheel clean models simulation test-commands chaos chaos-planted storm
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -159,6 +159,12 @@ storm: $(DEV_STAMP) ## a proxy with 2,000 websockets is killed: how long until a
 	@mkdir -p $(ARTEFACTS)
 	@HOLDFAST_ARTEFACTS=$(abspath $(ARTEFACTS)) HOLDFAST_STORM=$(STORM) \
 	  $(BIN)/python -m pytest -s -m long tests/storm $(ARGS)
+
+# The page's table is written anew unless CI looks whether it would be the same run.
+CONFORMANCE_PAGE ?= docs/reference/conformance.md
+conformance: $(DEV_STAMP) ## one API suite against Holdfast, Jupyter Server and Kernel Gateway; jupyter_kernel_test
+	@HOLDFAST_CONFORMANCE_PAGE=$(if $(CI),,$(abspath $(CONFORMANCE_PAGE))) \
+	  $(BIN)/python -m pytest -s -m long tests/conformance $(ARGS)
 
 test-commands: $(DEV_STAMP) ## `holdfast list`, `doctor` and their like, on a cluster that is taken apart
 	@exec $(BIN)/python -m pytest -m long tests/proxy/cli/commands $(ARGS)

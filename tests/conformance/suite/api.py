@@ -148,11 +148,6 @@ class Api:
             assert time.monotonic() < limit, "the kernel is still there"
             await asyncio.sleep(0.1)
 
-    async def close(self) -> None:
-        """End what cases shared."""
-        if self._shared is not None:
-            await self.ask("DELETE", f"api/kernels/{self._shared}")
-
 
 def check_error(answer: Answer, *statuses: int) -> None:
     """An error as jupyter_server writes it."""

@@ -92,11 +92,15 @@ class Channel:
         return message
 
     async def gather(
-        self, msg_id: str, *, until: Callable[[Execution], bool] | None = None
+        self,
+        msg_id: str,
+        *,
+        until: Callable[[Execution], bool] | None = None,
+        seconds: float = _SECONDS,
     ) -> Execution:
         """Everything for ``msg_id``, up to its reply and idle, or ``until`` says so."""
         found = Execution(msg_id)
-        limit = time.monotonic() + _SECONDS
+        limit = time.monotonic() + seconds
         while not (found.complete if until is None else until(found)):
             message = await self.receive(seconds=limit - time.monotonic())
             if message["parent_header"].get("msg_id") == msg_id:

@@ -29,12 +29,16 @@ class Case:
     about: str
     check: Check
     differs: Mapping[str, str]
+    #: It may take a server down for good, so it comes when everything else is over.
+    last: bool = False
 
 
 CASES: Final[list[Case]] = []
 
 
-def case(group: str, differs: Mapping[str, str] | None = None) -> Callable[[Check], Check]:
+def case(
+    group: str, differs: Mapping[str, str] | None = None, *, last: bool = False
+) -> Callable[[Check], Check]:
     """Register a check; its docstring's first line is the row's text."""
 
     def register(check: Check) -> Check:
@@ -42,7 +46,16 @@ def case(group: str, differs: Mapping[str, str] | None = None) -> Callable[[Chec
         assert all(name != other.name for other in CASES), f"two cases are called {name}"
         assert check.__doc__, f"{name} needs a docstring: it is the table's text"
         about = check.__doc__.strip().splitlines()[0].rstrip(".")
-        CASES.append(Case(group=group, name=name, about=about, check=check, differs=differs or {}))
+        CASES.append(
+            Case(
+                group=group,
+                name=name,
+                about=about,
+                check=check,
+                differs=differs or {},
+                last=last,
+            )
+        )
         return check
 
     return register

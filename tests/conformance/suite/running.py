@@ -17,8 +17,10 @@ from conformance.suite import kernel_cases, server_cases, session_cases, websock
 from conformance.suite.api import Answer, Api
 from conformance.suite.registry import CASES, Case
 
-#: The modules whose cases are registered by importing them, in the table's order.
-GROUPS: Final = (server_cases, kernel_cases, session_cases, websocket_cases)
+#: The modules whose cases are registered by importing them.
+MODULES: Final = (server_cases, kernel_cases, session_cases, websocket_cases)
+#: In the table's order.
+GROUPS: Final = ("server", "access", "kernelspecs", "kernels", "sessions", "websocket")
 #: Seconds for one case, generous: it is a bound, not a measure.
 LIMIT: Final = 90.0
 
@@ -31,29 +33,41 @@ class Run:
     failures: dict[str, str | None] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)
     seen: list[tuple[str, str, Answer]] = field(default_factory=list)
-    seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.took.values())
 
     @property
     def passed(self) -> int:
         return sum(failure is None for failure in self.failures.values())
 
 
-async def run_cases(server: str, url: str, token: str, *, only: str = "") -> Run:
-    """Run all cases whose name contains ``only`` against the server at ``url``."""
-    run, began = Run(server), time.monotonic()
+async def run_cases(servers: Mapping[str, tuple[str, str]], *, only: str = "") -> list[Run]:
+    """Run the cases whose name contains ``only`` against servers: name → (url, token).
+
+    The servers run at the same time, each its cases one after another. What may take a server
+    down comes when all are through with the rest.
+    """
     timeout = aiohttp.ClientTimeout(total=LIMIT)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-        api = Api(url.rstrip("/") + "/", token, session)
-        try:
-            for item in CASES:
-                if only in item.name:
-                    start = time.monotonic()
-                    run.failures[item.name] = await _failure(item, api)
-                    run.took[item.name] = time.monotonic() - start
-        finally:
-            await api.close()
-    run.seen, run.seconds = api.seen, time.monotonic() - began
-    return run
+        runs = [Run(name) for name in servers]
+        apis = [Api(url.rstrip("/") + "/", token, session) for url, token in servers.values()]
+        for last in (False, True):
+            cases = [item for item in CASES if only in item.name and item.last == last]
+            await asyncio.gather(
+                *(_run_all(cases, run, api) for run, api in zip(runs, apis, strict=True))
+            )
+        for run, api in zip(runs, apis, strict=True):
+            run.seen = api.seen
+    return runs
+
+
+async def _run_all(cases: Sequence[Case], run: Run, api: Api) -> None:
+    for item in cases:
+        start = time.monotonic()
+        run.failures[item.name] = await _failure(item, api)
+        run.took[item.name] = time.monotonic() - start
 
 
 async def _failure(item: Case, api: Api) -> str | None:
@@ -80,7 +94,7 @@ def table(runs: Sequence[Run]) -> str:
     """The table in Markdown: a summary, every case, and what differs."""
     names = [run.server for run in runs]
     lines = [_row(["", *names]), _row(["---"] * (len(names) + 1))]
-    for group in dict.fromkeys(item.group for item in CASES):
+    for group in GROUPS:
         members = [item for item in CASES if item.group == group]
         cells = [
             f"{sum(run.failures[m.name] is None for m in members)} of {len(members)}"
@@ -89,7 +103,7 @@ def table(runs: Sequence[Run]) -> str:
         lines.append(_row([group, *cells]))
     lines.append(_row(["**all**", *(f"**{run.passed} of {len(CASES)}**" for run in runs)]))
     notes: dict[str, int] = {}
-    for group in dict.fromkeys(item.group for item in CASES):
+    for group in GROUPS:
         lines += ["", f"### {group.capitalize()}", "", _row(["", *names])]
         lines.append(_row(["---"] * (len(names) + 1)))
         for item in (item for item in CASES if item.group == group):

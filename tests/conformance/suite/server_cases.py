@@ -76,7 +76,7 @@ async def no_start_without_token(api: Api) -> None:
     assert (await api.ask("POST", "api/sessions", headers={})).status in _REFUSED
 
 
-@case("access")
+@case("access", {KERNEL_GATEWAY: "It knows `token X` only."})
 async def bearer_scheme(api: Api) -> None:
     """`Authorization: Bearer X` is as good as `token X`"""
     for scheme in ("Bearer", "bearer", "token"):
