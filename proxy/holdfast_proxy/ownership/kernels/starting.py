@@ -336,7 +336,7 @@ class Starts:
                 last_activity=state.last_activity,
                 connections=state.connections,
             )
-            reports.note(kernel_id, record, report)
+            reports.note(kernel_id, record, report, evidence=False)
 
 
 def _digest(request: StartRequest) -> str:
