@@ -6,6 +6,7 @@ The framing is jupyter_server's own code: the reference, not ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -33,6 +34,16 @@ class Execution:
 
     msg_id: str
     messages: list[Message] = field(default_factory=list)
+    replied: bool = False
+    idle: bool = False
+
+    def take(self, message: Message) -> None:
+        """One more; must stay cheap, there may be thousands."""
+        self.messages.append(message)
+        kind = message["header"]["msg_type"]
+        self.replied = self.replied or kind.endswith("_reply")
+        if kind == "status":
+            self.idle = self.idle or message["content"]["execution_state"] == "idle"
 
     def of(self, kind: str) -> list[Message]:
         return [message for message in self.messages if message["header"]["msg_type"] == kind]
@@ -49,8 +60,7 @@ class Execution:
 
     @property
     def complete(self) -> bool:
-        idle = any(m["content"]["execution_state"] == "idle" for m in self.of("status"))
-        return idle and any(m["header"]["msg_type"].endswith("_reply") for m in self.messages)
+        return self.replied and self.idle
 
 
 class Channel:
@@ -96,15 +106,24 @@ class Channel:
         msg_id: str,
         *,
         until: Callable[[Execution], bool] | None = None,
-        seconds: float = _SECONDS,
     ) -> Execution:
         """Everything for ``msg_id``, up to its reply and idle, or ``until`` says so."""
         found = Execution(msg_id)
-        limit = time.monotonic() + seconds
+        limit = time.monotonic() + _SECONDS
         while not (found.complete if until is None else until(found)):
             message = await self.receive(seconds=limit - time.monotonic())
             if message["parent_header"].get("msg_id") == msg_id:
-                found.messages.append(message)
+                found.take(message)
+        return found
+
+    async def gather_all(self, msg_id: str, *, quiet: float = 15.0) -> Execution:
+        """Everything for ``msg_id``, up to its reply and idle or ``quiet`` seconds of silence."""
+        found = Execution(msg_id)
+        with contextlib.suppress(TimeoutError):
+            while not found.complete:
+                message = await self.receive(seconds=quiet)
+                if message["parent_header"].get("msg_id") == msg_id:
+                    found.take(message)
         return found
 
     async def execute(self, code: str, *, stdin: bool = False) -> Execution:
@@ -119,11 +138,13 @@ class Channel:
         }  # fmt: skip
         return await self.send("execute_request", content)
 
-    async def closed(self, *, seconds: float = _SECONDS) -> int | None:
+    async def closed(self, *, seconds: float = 20.0) -> int | None:
         """Read to the end; the close code."""
         async with asyncio.timeout(seconds):
-            async for _ in self.socket:
-                pass
+            # A server may have left before our own close frame can be written: closed it is.
+            with contextlib.suppress(aiohttp.ClientConnectionResetError):
+                async for _ in self.socket:
+                    pass
         return self.socket.close_code
 
 

@@ -76,7 +76,13 @@ async def environment(api: Api) -> None:
         assert (await channel.execute(code)).text == '["it\'s $HOME", None]\n'
 
 
-@case("kernels", {JUPYTER_SERVER: "It takes no environment with a start; only gateways do."})
+@case(
+    "kernels",
+    {
+        JUPYTER_SERVER: "It takes no environment with a start; only gateways do.",
+        KERNEL_GATEWAY: "It chooses the id itself, so that a start cannot be repeated.",
+    },
+)
 async def kernel_id_of_the_client(api: Api) -> None:
     """KERNEL_ID in the environment is the kernel's id"""
     wanted = str(uuid.uuid4())
@@ -84,7 +90,10 @@ async def kernel_id_of_the_client(api: Api) -> None:
         assert kernel_id == wanted
 
 
-@case("kernels")
+_RESTART = "Restart is 500 there; the others are 404."
+
+
+@case("kernels", {JUPYTER_SERVER: _RESTART, KERNEL_GATEWAY: _RESTART})
 async def unknown_kernel(api: Api) -> None:
     """GET, DELETE, interrupt and restart of an unknown kernel are 404"""
     for method, path in (

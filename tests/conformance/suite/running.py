@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -76,7 +77,9 @@ async def _failure(item: Case, api: Api) -> str | None:
             await item.check(api)
     except Exception as error:  # whatever a server does to a case is that server's result
         text = (str(error) or repr(error)).strip().splitlines()[0]
-        return f"{type(error).__name__}: {text[:200]}"
+        where = traceback.extract_tb(error.__traceback__)
+        lines = [str(frame.lineno) for frame in where if frame.name == item.name]
+        return f"{type(error).__name__} in line {', '.join(lines) or '?'}: {text[:200]}"
     return None
 
 

@@ -42,7 +42,7 @@ async def me_with_bad_permissions(api: Api) -> None:
     check_error(await api.ask("GET", "api/me?permissions=%7B"), 400)
 
 
-@case("server")
+@case("server", {JUPYTER_SERVER: "404 with a page of HTML for people."})
 async def unknown_path(api: Api) -> None:
     """A path that is not there is 404, as JSON"""
     check_error(await api.ask("GET", "api/nothing-like-this"), 404)
