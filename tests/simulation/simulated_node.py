@@ -140,12 +140,12 @@ class SimulatedLauncher(FakeLauncher):
 
     async def open(self) -> None:
         self.port = self.port or self.next_port()
-        served = _Served(self, self.launcher_id, self.launcher_id, self.process)
-        self.network.listen(self.url, served)
+        self.listen()
 
-    async def close(self) -> None:
-        """The launcher alone, as by SIGKILL: its keepers go on."""
-        self.network.close(self.url)
+    def listen(self) -> None:
+        if self.url not in self.network.servers:
+            served = _Served(self, self.launcher_id, self.launcher_id, self.process)
+            self.network.listen(self.url, served)
 
     def exited(self, keeper: SimulatedKeeper) -> None:
         """The keeper's process is gone, and the launcher knows it."""

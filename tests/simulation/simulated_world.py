@@ -238,12 +238,12 @@ class World:
         process.spawn(heartbeats(launcher, lambda: [p.url for p in self.proxies.values()]))
 
     def launcher_down(self, name: str) -> None:
-        self.loop.run_until_complete(self.nodes[name].close())
+        """Its keepers go on."""
+        self.network.close(self.nodes[name].url)
 
     def launcher_up(self, name: str) -> None:
-        launcher = self.nodes[name]
-        if launcher.url not in self.network.servers:
-            self.loop.run_until_complete(launcher.open())
+        """Idempotent."""
+        self.nodes[name].listen()
 
     def cut(self, one: str, other: str, *, both: bool = True) -> None:
         """What ``one`` sends to ``other`` does not arrive any more (and the other way)."""
@@ -252,11 +252,16 @@ class World:
             self.network.cut.add((other, one))
         self._reconnect()
 
+    def join(self, one: str, other: str) -> None:
+        """The end of ``cut``."""
+        self.network.cut -= {(one, other), (other, one)}
+        self._reconnect()
+
     def heal(self) -> None:
         """All faults stop. Who is dead comes back."""
         self.network.cut.clear()
-        self.network.decide = lambda _call: None
         self._reconnect()
+        self.network.decide = lambda _call: None
         for name in self.nodes:
             self.launcher_up(name)
         for name, proxy in list(self.proxies.items()):

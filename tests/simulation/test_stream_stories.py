@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.usefixtures("small_frames"), pytest.mark.timeout(900)]
 
 
 def test_no_story_breaks_a_claim() -> None:
-    run_state_machine_as_test(StreamStory, settings=profile(40, steps=60))
+    run_state_machine_as_test(StreamStory, settings=profile(30, steps=60))
 
 
 def test_every_claim_has_a_bug_that_breaks_it() -> None:
