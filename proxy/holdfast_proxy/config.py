@@ -37,9 +37,7 @@ from msgspec import Meta, Struct
 #: Upper bound of a secret file, in bytes; a longer one is surely the wrong file.
 _MAX_SECRET_BYTES: Final = 4096
 #: Fields that hold a secret; each has a twin ``<name>_file``.
-_SECRETS: Final = frozenset(
-    {"token", "cluster_key", "join_token", "metrics_token", "password"}
-)
+_SECRETS: Final = frozenset({"token", "cluster_key", "join_token", "metrics_token", "password"})
 #: Fields that name a file without the suffix.
 _PATHS: Final = frozenset({"tls_cert", "tls_key"})
 #: Files that hold a private key.
