@@ -40,10 +40,10 @@ def _no_surprise() -> Iterator[None]:
 
 
 def profile(examples: int, *, steps: int, shrink: bool = True) -> settings:
-    """Settings of one machine: ``examples`` when nothing else is asked for."""
+    """Settings of one machine: ``examples``, or more when more are asked for."""
     phases = [Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if shrink else [])]
     return settings(
-        max_examples=EXAMPLES or examples,
+        max_examples=max(EXAMPLES, examples),
         stateful_step_count=steps,
         derandomize=not EXAMPLES,
         database=None,

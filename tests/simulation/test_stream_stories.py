@@ -10,6 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from simulation.conftest import profile
 from simulation.stream_bugs import BUGS, Bug
 from simulation.stream_judge import CLAIMS, Broken
+from simulation.stream_kernel import LOG_BYTES
 from simulation.stream_machine import StreamStory
 from simulation.stream_world import StreamWorld
 
@@ -69,4 +70,26 @@ def test_a_reply_that_a_dead_connection_took_is_replaced(tmp_path: Path) -> None
         world.kernel_says(20_000)
     world.keeper_writes(wire)
     world.settle()
+    assert world.judge.replied["1-1"] == 1
+
+
+def test_a_gap_that_its_own_notices_make_longer_is_shown_whole(tmp_path: Path) -> None:
+    """The notices of a gap push more out of a full log, a reply among it. Found by
+    ``test_no_story_breaks_a_claim``."""
+    world = StreamWorld(tmp_path)
+    world.flow(rounds=2)
+    for _ in range(6):
+        world.client_sends(10)
+    world.flow(rounds=2)
+    index = world.keeper.journal.index
+    world.client_notices()
+    world.kernel_says(8_000)
+    world.kernel_answers()
+    answered, floor = index.head, index.floor
+    while index.floor == floor or index.size < LOG_BYTES - 600:
+        world.kernel_says(300)
+    assert index.floor < answered - 1, "the reply is still there"
+    world.flow(rounds=2)
+    world.settle()
+    assert index.floor > answered
     assert world.judge.replied["1-1"] == 1

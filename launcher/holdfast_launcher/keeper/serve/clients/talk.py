@@ -216,12 +216,15 @@ class StreamTalk(Talk):
         while True:
             sent = self._stream.sent
             loss = self.hub.journal.index.loss_for(self.session.session_id, sent)
-            if loss is not None:
-                self.hub.show_loss(self.session, loss)
             try:
-                return self._stream.next_parts(FRAME_BYTES)
+                parts = self._stream.next_parts(FRAME_BYTES)
             except KeyError:
                 continue  # the disk lost it just now; the loss is in the index already
+            if loss is not None:
+                # Not before its GAP is written: in a full log the notices lose what is next, and
+                # that has to be a gap of its own, which is shown, too.
+                self.hub.show_loss(self.session, loss)
+            return parts
 
 
 class PlainTalk(Talk):
