@@ -26,8 +26,6 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from holdfast_launcher.engines.names import engine_names
-from holdfast_launcher.engines.resources import Limits, parse_memory, parse_time
 from holdfast_launcher.environment import is_refused
 from holdfast_launcher.errors import ConfigError
 from holdfast_launcher.network.tls import is_loopback
@@ -78,12 +76,7 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heartbeat_interval: Positive = 2.0
     heartbeat_deadline: Positive = 1.5
 
-    #: "local", "slurm", or another one that is installed (entry point group holdfast.engines).
-    engine: str = "local"
-    #: ``[engines.<name>]``: what each engine is told. The engine itself checks its table.
-    engines: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
-    #: The most of each resource that clients may ask for.
-    limits: Limits = Limits()
+    engine: Literal["local"] = "local"
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     capacity: Capacity = Capacity()
     #: Everybody's kernels run as the launcher's own user. Without this the local engine refuses.
@@ -103,11 +96,6 @@ class LauncherConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     env_whitelist: tuple[str, ...] = ()
     #: Names that kernels inherit from the launcher's environment besides the short built-in list.
     env_passthrough: tuple[str, ...] = ()
-
-    #: What a scraper of ``/metrics`` shows; it opens nothing else. ``metrics_public``: nothing.
-    metrics_token: str | None = None
-    metrics_token_file: str | None = None
-    metrics_public: bool = False
 
     log: LogConfig = LogConfig()
     log_memory_bytes: Bytes = 8 * _MIB
@@ -144,7 +132,7 @@ def load_config(path: Path) -> LauncherConfig:
     """Read ``path``. Relative paths in it are relative to it. Raises ConfigError."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        if {"join_token", "metrics_token"} & document.keys():
+        if "join_token" in document:
             read_secret(path)  # for its check of who else may read the file
     except PermissionError as error:
         raise ConfigError(str(error)) from error
@@ -168,9 +156,8 @@ def parse_config(document: dict[str, Any], *, base: Path) -> LauncherConfig:
             changes[key] = _absolute(value, base)
     changes["kernelspec_dirs"] = tuple(_absolute(item, base) for item in config.kernelspec_dirs)
     changes["proxies"] = tuple(url.rstrip("/") for url in config.proxies)
-    for name in ("join_token", "metrics_token"):
-        if getattr(config, f"{name}_file") is not None:
-            changes[name] = _secret(config, name, base)
+    if config.join_token_file is not None:
+        changes["join_token"] = _join_token(config, base)
     config = msgspec.structs.replace(config, **changes)
     _check(config)
     return config
@@ -209,26 +196,18 @@ def _check(config: LauncherConfig) -> None:
                 f"env_whitelist: {name} changes what code a kernel loads, so clients may not set "
                 "it; env_passthrough takes it from the launcher's own environment"
             )
-    if config.engine not in engine_names():
-        known = ", ".join(engine_names())
-        raise ConfigError(f"engine: there is no {config.engine!r} here; known: {known}")
-    for name, check in (("memory", parse_memory), ("time", parse_time)):
-        try:
-            check(getattr(config.limits, name) or "1")
-        except ValueError as error:
-            raise ConfigError(f"limits.{name}: {error}") from error
     if ":" not in config.keeper_entry:
         raise ConfigError("keeper_entry: expected module:function")
 
 
-def _secret(config: LauncherConfig, name: str, base: Path) -> str:
-    if getattr(config, name) is not None:
-        raise ConfigError(f"{name} and {name}_file: give one of them")
-    path = Path(_absolute(getattr(config, f"{name}_file"), base))
+def _join_token(config: LauncherConfig, base: Path) -> str:
+    if config.join_token is not None:
+        raise ConfigError("join_token and join_token_file: give one of them")
+    path = Path(_absolute(config.join_token_file or "", base))
     try:
         return read_secret(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{name}_file: {error}") from error
+        raise ConfigError(f"join_token_file: {error}") from error
 
 
 def _absolute(value: str, base: Path) -> str:

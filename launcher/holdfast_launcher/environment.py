@@ -112,14 +112,6 @@ def is_refused(name: str) -> bool:
     return name in _REFUSED or name.startswith(_REFUSED_PREFIXES)
 
 
-def spec_whitelist(metadata: Mapping[str, object]) -> frozenset[str]:
-    """Names that a kernelspec's ``metadata.holdfast.env_whitelist`` lets clients set."""
-    names = metadata.get("env_whitelist")
-    if not isinstance(names, list):
-        return frozenset()
-    return frozenset(name for name in names if isinstance(name, str))
-
-
 def base_environment(own: Mapping[str, str], passthrough: Iterable[str] = ()) -> dict[str, str]:
     """The part of the launcher's variables that keepers and kernels inherit."""
     names = _BASE.union(passthrough)

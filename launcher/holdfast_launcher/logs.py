@@ -33,7 +33,6 @@ def configure_logs(*, format: Literal["console", "json"], level: str) -> None:  
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            _one_name,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _blank_secrets,
@@ -68,16 +67,6 @@ class _Unfailing:
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
-
-
-def _one_name(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """What is one thing has one name in the logs of proxies, launchers and keepers."""
-    for ours, everybodys in (("kernel_id", "kernel"), ("launcher_id", "launcher")):
-        if ours in event:
-            event[everybodys] = event.pop(ours)
-    return event
 
 
 def _blank_secrets(

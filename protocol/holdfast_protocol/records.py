@@ -100,19 +100,13 @@ class LauncherRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialRecord(Record):
-    """``credentials/<launcher_id>``: SHA-256 hex of the credential, never the credential.
-
-    ``proven``: its launcher has shown it, so the join token does not replace it any more.
-    """
+    """``credentials/<launcher_id>``: SHA-256 hex of the credential, never the credential."""
 
     sha256: str
-    proven: bool = True
 
     @classmethod
     def read(cls, source: Fields) -> CredentialRecord:
-        # Written by an earlier version: its launcher has it for long.
-        proven = source.boolean("proven", default=True)
-        return cls(sha256=source.text("sha256"), proven=proven, extra=source.rest)
+        return cls(sha256=source.text("sha256"), extra=source.rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +114,7 @@ class KernelReport(Record):
     """What a launcher last said of one kernel: evidence, never hearsay of a proxy.
 
     ``alive`` is false only when the launcher has proven that the keeper or job is gone.
-    ``last_activity`` is ISO 8601 UTC; ``nonce`` says which start of the kernel is meant; ``state``
-    is "pending" while it waits for its turn on the launcher's engine.
+    ``last_activity`` is ISO 8601 UTC; ``nonce`` says which start of the kernel is meant.
     """
 
     nonce: str
@@ -130,7 +123,6 @@ class KernelReport(Record):
     execution_state: str | None = None
     last_activity: str | None = None
     connections: int = 0
-    state: str | None = None
 
     @classmethod
     def read(cls, source: Fields) -> KernelReport:
@@ -141,7 +133,6 @@ class KernelReport(Record):
             execution_state=source.text_or_none("execution_state"),
             last_activity=source.text_or_none("last_activity"),
             connections=source.integer("connections", default=0),
-            state=source.text_or_none("state"),
             extra=source.rest,
         )
 
@@ -197,33 +188,5 @@ class EventRecord(Record):
             launcher_id=source.text_or_none("launcher_id"),
             facts=source.mapping("facts"),
             mark=source.text_or_none("mark"),
-            extra=source.rest,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRecord(Record):
-    """``sessions/<session_id>``: what a front end calls a session, a document and its kernel.
-
-    Written before its kernel is started, so that no kernel is started for nobody; ``changed`` is
-    when it got ``kernel_id``, ISO 8601 UTC. ``kind`` is Jupyter's ``type``.
-    """
-
-    user: str
-    path: str
-    name: str
-    kind: str
-    kernel_id: str
-    changed: str
-
-    @classmethod
-    def read(cls, source: Fields) -> SessionRecord:
-        return cls(
-            user=source.text("user"),
-            path=source.text("path"),
-            name=source.text("name"),
-            kind=source.text("kind"),
-            kernel_id=source.text("kernel_id"),
-            changed=source.text("changed"),
             extra=source.rest,
         )

@@ -10,13 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
-from .metrics.facts import ClusterFacts
-from .metrics.figures import ProxyMetrics
 from .overview import Administration
-from .sessions.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +115,10 @@ class Cluster(ABC):
     #: Random per process; whoami shows it, so that a peer sees a restart.
     boot_id: str
 
-    @cached_property
-    def metrics(self) -> ProxyMetrics:
-        """Where this proxy counts, edge and cluster alike."""
-        return ProxyMetrics()
-
-    def facts(self) -> ClusterFacts:
-        """How things stand, for a scrape of ``metrics``. No I/O."""
-        return ClusterFacts()
-
     @property
     @abstractmethod
     def administration(self) -> Administration:
         """What only administrators may ask; the edge sees to that."""
-
-    @property
-    @abstractmethod
-    def sessions(self) -> Shelf:
-        """Where Jupyter's sessions are kept; ``sessions.desk`` gives them their kernels."""
 
     @abstractmethod
     def readiness(self) -> tuple[Readiness, str]:
@@ -196,17 +178,6 @@ class Cluster(ABC):
     @abstractmethod
     async def kernelspec_resource(self, name: str, path: str) -> tuple[bytes, str]:
         """(content, MIME type) of a kernelspec's file."""
-
-    @abstractmethod
-    async def admit_launcher(self, launcher_id: str, credential: str) -> None:
-        """Refuse a credential that ``heartbeat`` would refuse, before there is a body.
-
-        Raises Unauthorized, Forbidden, Unavailable. ``heartbeat`` checks again.
-        """
-
-    @abstractmethod
-    async def forget_launcher(self, launcher_id: str) -> None:
-        """Let ``launcher_id`` join anew by the join token. Raises NotFound, Unavailable."""
 
     @abstractmethod
     async def heartbeat(

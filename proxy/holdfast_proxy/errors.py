@@ -67,18 +67,9 @@ class Unavailable(ProxyError):
 
     status = 503
 
-    def __init__(
-        self, message: str, *, retry_after: float = 1.0, reason: str | None = None
-    ) -> None:
-        super().__init__(message, reason=reason)
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
         self.retry_after = retry_after
-
-
-def draining() -> Unavailable:
-    """What a proxy that goes answers; by the reason other proxies tell it from any other 503."""
-    return Unavailable(
-        "this proxy is shutting down; ask another one", retry_after=0.0, reason="draining"
-    )
 
 
 class StartFailed(ProxyError):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -25,17 +24,15 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from .accepting import Acceptor
 from .cluster import Cluster
 from .config import ConfigError, ProxyConfig, load_config
-from .descriptors import raise_limit, warn_of_few
 from .edge.app import build_app
 from .edge.context import EDGE
 from .edge.drain import drain
-from .edge.internal import package_version
 from .errors import ProxyError
 from .logs import configure_logging
 
+_BACKLOG: Final = 512
 #: What a request may still take once the drain is over, in seconds.
 _SHUTDOWN_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 0.2
@@ -101,8 +98,6 @@ async def serve(
 
     ``cluster`` None: the real one, of ``ownership.build_cluster(config)``.
     """
-    # Before any task is made: each inherits it, and so does every line that is logged.
-    structlog.contextvars.bind_contextvars(proxy=config.id)
     if cluster is None:
         from .ownership import build_cluster  # not before the arguments are known to be good
 
@@ -113,29 +108,20 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     app = build_app(cluster, config)
     app[EDGE].stop = stop.set
-    cluster.metrics.register_build(package_version())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
-    assert runner.server is not None, "it is set up"
-    acceptor = Acceptor(listening, runner.server, tls=tls)
+    site = web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG)
     try:
-        acceptor.start()
+        await site.start()
         write_ready_file(config)
-        limit = raise_limit()
-        _log.info("listening", proxy_id=config.id, url=config.url, descriptors=limit.now)
-        warn_of_few(limit)
+        _log.info("listening", proxy_id=config.id, url=config.url)
         if not await _start(cluster, stop):
             return 1
-        # What is here now stays. A full garbage collection that walks through all of it holds
-        # up every open notebook (measured: 0.1 to 0.16 s of a storm's longest blocks).
-        gc.collect()
-        gc.freeze()
         await stop.wait()
-        acceptor.stop()  # closes the listening socket: who comes back goes elsewhere
+        await site.stop()  # closes the listening socket: who comes back goes elsewhere
         await drain(app[EDGE])
         return 0
     finally:
-        acceptor.stop()
         await _close(cluster)
         await runner.cleanup()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -31,8 +30,6 @@ from holdfast_client_shim.stream.status import Resumption, StreamState, StreamSt
 from support.cluster import clean_env
 from support.server_app import URL, server
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_gateway_url_is_all_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -51,31 +48,6 @@ def test_gateway_url_is_all_it_takes(
         assert client.parent is app
         assert [e.url for e in client.pool.endpoints] == [f"{URL}/base"]
         assert client.kernel_path("a b", "restart") == "/api/kernels/a%20b/restart"
-
-
-def test_it_is_switched_off_as_the_manual_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    manual = (ROOT / "docs" / "reference" / "shim.md").read_text()
-    (option,) = re.findall(r"--ServerApp\.jpserver_extensions=\S+", manual)
-    assert "jupyter server extension disable holdfast_client_shim" in manual
-    shipped = ROOT / "client_shim" / "etc" / "jupyter" / "jupyter_server_config.d" / "holdfast.json"
-    folder = tmp_path / "jupyter_server_config.d"
-    folder.mkdir()
-    (folder / "holdfast.json").write_bytes(shipped.read_bytes())
-    # Nothing else of this machine's: other extensions take seconds to load.
-    monkeypatch.setattr(ServerApp, "config_file_paths", property(lambda _: [str(tmp_path)]))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    app = ServerApp()
-    try:
-        argv = ["--allow-root", f"--gateway-url={URL}", option]
-        app.initialize(argv, find_extensions=True, new_httpserver=False)
-        assert list(app.jpserver_extensions) == ["holdfast_client_shim"]
-        assert app.kernel_websocket_connection_class is GatewayWebSocketConnection
-        assert type(GatewayClient.instance()) is GatewayClient
-    finally:
-        ServerApp.clear_instance()
-        GatewayClient.clear_instance()
 
 
 def test_without_a_gateway_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,20 +104,6 @@ def test_a_gateways_word_counts_when_it_is_repeated_for_a_while() -> None:
     assert tracker.at(14.0).state is StreamState.UNREACHABLE
 
 
-def test_a_gateways_word_counts_at_once_when_the_break_is_old_enough() -> None:
-    """A node that is cut off: gateways need seconds to find out, and then it is no passing word."""
-    tracker = live()
-    tracker.dialling(10.0)
-    tracker.refused(10.0 + REFUSED_FOR + 1.5, "the node is cut off", final=False)
-    assert tracker.at(10.0 + REFUSED_FOR + 1.5).state is StreamState.UNREACHABLE
-    waiting = live()
-    waiting.dialling(10.0)
-    waiting.opened(10.1, URL)
-    waiting.refused(20.0, "not ready yet", final=False)
-    assert waiting.at(20.5).state is StreamState.RESUMING, "it waited for a kernel, not for us"
-    assert waiting.at(20.0 + REFUSED_FOR).state is StreamState.UNREACHABLE
-
-
 def test_waiting_has_the_gateways_reason() -> None:
     tracker = StatusTracker(0.0)
     tracker.opened(0.1, URL)

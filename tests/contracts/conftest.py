@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from contracts.twins import EtcdTwin, Line, MemoryTwin, Twin
+from contracts.twins import EtcdTwin, MemoryTwin, Twin
 from holdfast_proxy.store.contract import Store
 from support.etcd_server import EtcdCluster
 
@@ -38,13 +38,6 @@ async def store(twin: Twin) -> AsyncIterator[Store]:
 async def other(twin: Twin) -> AsyncIterator[Store]:
     """A second client."""
     async with twin.open() as opened:
-        yield opened
-
-
-@pytest.fixture
-async def line(twin: Twin) -> AsyncIterator[Line]:
-    """A third one, whose way to the server fails."""
-    async with twin.line() as opened:
         yield opened
 
 

@@ -61,20 +61,6 @@ def test_functions_are_short() -> None:
     assert not long, "\n".join(long)
 
 
-def test_nothing_waits_by_a_call_that_may_swallow_a_cancellation() -> None:
-    """``asyncio.wait_for`` did so before Python 3.12; ``asyncio.timeout`` does not."""
-    found = [
-        f"{file.relative_to(ROOT)}:{node.lineno}"
-        for file in MODULES
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Attribute)
-        and node.attr == "wait_for"
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "asyncio"
-    ]
-    assert not found, found
-
-
 def test_every_folder_with_code_is_a_package() -> None:
     missing = {
         str(file.parent.relative_to(ROOT))

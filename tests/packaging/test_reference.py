@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from holdfast_launcher.config import Capacity, LauncherConfig, LogConfig
-from holdfast_launcher.engines.resources import Limits
 from holdfast_proxy.config import EtcdConfig, ProxyConfig, UserConfig
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text()
@@ -23,7 +22,6 @@ TABLES = {
     EtcdConfig: "`[etcd]`:",
     LauncherConfig: "## Launcher",
     Capacity: "`[capacity]`:",
-    Limits: "`[limits]`: the most that a client may ask for by `KERNEL_*` variables",
     LogConfig: "`[log]`:",
 }
 

@@ -13,9 +13,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import psutil
@@ -23,7 +21,7 @@ import psutil
 from support.processes import ManagedProcess, free_port, wait_until
 
 #: For a start on a machine that is busy with much else; JupyterLab's imports alone take seconds.
-START_SECONDS = 120.0
+START_SECONDS = 60.0
 
 
 def http_status(url: str, *, token: str | None = None, seconds: float = 2.0) -> int:
@@ -69,33 +67,11 @@ def clean_env(**more: str) -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}", **more}
 
 
-class Place(Protocol):
-    """Where a process runs: its address, and what goes before its command line (see `netns`)."""
-
-    @property
-    def address(self) -> str: ...
-    @property
-    def prefix(self) -> tuple[str, ...]: ...
-
-
-class Loopback:
-    """The place of everything that no other place was named for."""
-
-    address = "127.0.0.1"
-    prefix: tuple[str, ...] = ()
-
-
-LOOPBACK = Loopback()
-#: Off loopback ports are fixed, below those that the system gives to outgoing connections.
-_FIRST_PORTS = {"proxy": 18000, "etcd": 12379}
-
-
 class Cluster:
     """etcd, proxies, launchers and Jupyter Servers; ``stop`` ends all, kernels included.
 
     ``etcd`` and ``launcher`` are the first ones, which is all there is in most tests;
-    ``etcd_binary`` is another etcd than `find_etcd`'s. ``places``: where "proxy-0", "launcher",
-    "etcd-1" and so on are (the first etcd and launcher have no number); ``place``: the others.
+    ``etcd_binary`` is another etcd than `find_etcd`'s.
     """
 
     def __init__(
@@ -106,26 +82,24 @@ class Cluster:
         launchers: int = 1,
         etcd_members: int = 1,
         etcd_binary: str | None = None,
-        mode: str = MODE,
         proxy_toml: str = "",
         launcher_toml: str = "",
-        place: Place = LOOPBACK,
-        places: Mapping[str, Place] | None = None,
     ) -> None:
-        self.base, self.mode = base, mode
-        self._place, self._places = place, dict(places or {})
+        self.base = base
         self.token = secrets.token_urlsafe(24)
         self.servers: list[JupyterServer] = []
         self.cluster_key = secrets.token_urlsafe(32)
         self.join_token = secrets.token_urlsafe(32)
         self._proxy_toml, self._launcher_toml = proxy_toml, launcher_toml
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.etcd_urls = [self._url(_name("etcd", n)) for n in range(etcd_members)]
+        self.etcd_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(etcd_members)]
         self.etcds = self._make_etcds(etcd_binary or find_etcd())
         self.etcd, self.etcd_url = self.etcds[0], self.etcd_urls[0]
-        self.proxy_urls = [self._url(f"proxy-{n}") for n in range(proxies)]
+        self.proxy_urls = [f"http://127.0.0.1:{free_port()}" for _ in range(proxies)]
         self.proxies = [self._make_proxy(n) for n in range(proxies)]
-        self.launcher_configs = [base / f"{_name('launcher', n)}.toml" for n in range(launchers)]
+        self.launcher_configs = [
+            base / ("launcher.toml" if n == 0 else f"launcher-{n}.toml") for n in range(launchers)
+        ]
         self.launchers = [self._make_launcher(n) for n in range(launchers)]
         self.launcher, self.launcher_config = self.launchers[0], self.launcher_configs[0]
 
@@ -161,11 +135,10 @@ class Cluster:
 
     def end_kernels(self) -> None:
         command = [sys.executable, "-m", "holdfast_launcher", "end-kernels", "--config"]
-        for n, config in enumerate(self.launcher_configs):
-            prefix = self.place_of(_name("launcher", n)).prefix
+        for config in self.launcher_configs:
             with (self.base / "end-kernels.log").open("ab") as log:
                 subprocess.run(
-                    [*prefix, *command, str(config)],
+                    [*command, str(config)],
                     check=False,
                     timeout=60,
                     env=clean_env(),
@@ -247,48 +220,18 @@ class Cluster:
         server.start()
         return server
 
-    def gateways(self) -> list[str]:
-        """What a shim must be told because it cannot learn it: proxies off loopback."""
-        told = self._place is not LOOPBACK or self._places
-        return self.proxy_urls if told else []
-
-    def place_of(self, name: str) -> Place:
-        """Where the process of this name is."""
-        return self._places.get(name, self._place)
-
-    def _url(self, name: str) -> str:
-        """An address for a server that others know from the start."""
-        host = self.place_of(name).address
-        kind, _, number = name.partition("-")
-        loopback = host == LOOPBACK.address
-        port = free_port() if loopback else _FIRST_PORTS[kind] + int(number or 0)
-        return f"http://{host}:{port}"
-
-    def use_launcher(self, source: Path | None) -> None:
-        """Run another version's launcher from its next start on: ``source`` holds its packages'
-        folders, ``launcher`` and ``protocol``; None is the version under test again."""
-        assert not self.launcher.alive, "end it first"
-        more = {}
-        if source is not None:
-            more["PYTHONPATH"] = f"{source / 'launcher'}:{source / 'protocol'}"
-        self.launcher = self.launchers[0] = self._python(
-            "launcher", "holdfast_launcher", self.launcher_config, **more
-        )
-
-    def _python(self, name: str, module: str, config: Path, **env: str) -> ManagedProcess:
-        command = [*self.place_of(name).prefix]
-        command += [sys.executable, "-m", module, "--config", str(config)]
-        return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env(**env))
+    def _python(self, name: str, module: str, config: Path) -> ManagedProcess:
+        command = [sys.executable, "-m", module, "--config", str(config)]
+        return ManagedProcess(name, command, log=self.base / f"{name}.log", env=clean_env())
 
     def _make_etcds(self, binary: str) -> list[ManagedProcess]:
-        peers = [self._peer_url(url) for url in self.etcd_urls]
+        peers = [f"http://127.0.0.1:{free_port()}" for _ in self.etcd_urls]
         everybody = ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))
         made = []
         for n, (url, peer) in enumerate(zip(self.etcd_urls, peers, strict=True)):
-            name = _name("etcd", n)
+            name = "etcd" if n == 0 else f"etcd-{n}"
             command = [
-                *self.place_of(name).prefix, binary,
-                f"--name=m{n}", f"--data-dir={self.base / name}",
+                binary, f"--name=m{n}", f"--data-dir={self.base / name}",
                 f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
                 f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
                 f"--initial-cluster={everybody}", "--log-level=warn", "--logger=zap",
@@ -297,39 +240,26 @@ class Cluster:
             made.append(ManagedProcess(name, command, log=log, env=clean_env()))
         return made
 
-    @staticmethod
-    def _peer_url(url: str) -> str:
-        parts = urlsplit(url)
-        loopback = parts.hostname == LOOPBACK.address
-        port = free_port() if loopback else (parts.port or 0) + 1000
-        return f"http://{parts.hostname}:{port}"
-
     def _make_proxy(self, n: int) -> ManagedProcess:
         config = self.base / f"proxy-{n}.toml"
-        at = urlsplit(self.proxy_urls[n])
         toml = (
-            f'proxy_id = "proxy-{n}"\nhost = "{at.hostname}"\nport = {at.port}\n'
+            f'proxy_id = "proxy-{n}"\nport = {urlsplit(self.proxy_urls[n]).port}\n'
             f'token = "{self.token}"\nsingle_user = true\ncluster_key = "{self.cluster_key}"\n'
-            f'join_token = "{self.join_token}"\nmode = "{self.mode}"\n{self._proxy_toml}\n'
+            f'join_token = "{self.join_token}"\nmode = "{MODE}"\n{self._proxy_toml}\n'
             f"[etcd]\nendpoints = {json.dumps(self.etcd_urls)}\n"
         )
         _write_private(config, toml)
         return self._python(f"proxy-{n}", "holdfast_proxy", config)
 
     def _make_launcher(self, n: int) -> ManagedProcess:
-        name = _name("launcher", n)
+        name = "launcher" if n == 0 else f"launcher-{n}"
         toml = (
             f'launcher_id = "launcher-{n}"\nstate_dir = "{self.base / name}"\n'
-            f'host = "{self.place_of(name).address}"\nallow_plain_proxies = true\n'
             f'proxies = {json.dumps(self.proxy_urls)}\njoin_token = "{self.join_token}"\n'
             f"single_user = true\n{self._launcher_toml}\n"
         )
         _write_private(self.launcher_configs[n], toml)
         return self._python(name, "holdfast_launcher", self.launcher_configs[n])
-
-
-def _name(kind: str, n: int) -> str:
-    return kind if n == 0 else f"{kind}-{n}"
 
 
 class JupyterServer:
@@ -352,7 +282,6 @@ class JupyterServer:
             JUPYTER_DATA_DIR=str(home / "data"),
             JUPYTER_RUNTIME_DIR=str(home / "runtime"),
             JUPYTER_GATEWAY_AUTH_TOKEN=cluster.token,
-            HOLDFAST_GATEWAY_URLS=",".join(cluster.gateways()),
         )
         command = [
             sys.executable, "-m", self.module, f"--gateway-url={gateway}",

@@ -33,7 +33,6 @@ class EdgeServer:
     site: web.SockSite
     base: str
     app: web.Application
-    runner: web.AppRunner
 
     @property
     def url(self) -> str:
@@ -62,7 +61,7 @@ async def serve_edge(
     site = web.SockSite(runner, listening, ssl_context=tls)
     await site.start()
     try:
-        yield EdgeServer(port, cluster, app[EDGE], site, config.base_url, app, runner)
+        yield EdgeServer(port, cluster, app[EDGE], site, config.base_url, app)
     finally:
         app[EDGE].tunnels.abort_all()
         await runner.cleanup()

@@ -21,7 +21,6 @@ from holdfast_proxy.cluster import (
 )
 from holdfast_proxy.errors import NotFound, ProxyError, Unauthorized
 from support.fake_administration import FakeAdministration
-from support.fake_shelf import FakeShelf
 
 ACTIVITY = "2026-01-02T03:04:05.000006Z"
 
@@ -46,7 +45,6 @@ class FakeCluster(Cluster):
         self.kernels: dict[str, FakeKernel] = {}
         self.calls: list[tuple[str, str, LifecycleCall]] = []
         self.starts: list[StartRequest] = []
-        self.forgotten: list[str] = []
         self.heartbeats: list[tuple[str, Mapping[str, Any]]] = []
         self.unreachable: list[tuple[KeeperEndpoint, str]] = []
         self.fail: dict[str, Exception] = {}
@@ -58,16 +56,11 @@ class FakeCluster(Cluster):
         self.resources: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.specs: dict[str, Any] = {"default": "python3", "kernelspecs": {}}
         self.admin = FakeAdministration()
-        self.shelf = FakeShelf()
         self._changed = asyncio.Condition()
 
     @property
     def administration(self) -> FakeAdministration:
         return self.admin
-
-    @property
-    def sessions(self) -> FakeShelf:
-        return self.shelf
 
     def add(self, kernel_id: str, user: str = "jovyan", **fields: Any) -> FakeKernel:
         model = KernelModel(kernel_id, "python3", ACTIVITY, "idle", 0)
@@ -151,13 +144,6 @@ class FakeCluster(Cluster):
             return self.resources[name, path]
         except KeyError:
             raise NotFound("no such resource") from None
-
-    async def admit_launcher(self, launcher_id: str, credential: str) -> None:
-        if credential != "join":
-            raise Unauthorized("wrong credential")
-
-    async def forget_launcher(self, launcher_id: str) -> None:
-        self.forgotten.append(launcher_id)
 
     async def heartbeat(
         self, launcher_id: str, credential: str, body: Mapping[str, Any]

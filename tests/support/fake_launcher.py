@@ -217,8 +217,6 @@ class FakeKeeper(Server):
 class FakeLauncher(Server):
     """One launcher, whose keepers are here."""
 
-    keeper_type = FakeKeeper
-
     def __init__(self, launcher_id: str = "launcher-1") -> None:
         super().__init__(f"access-{launcher_id}")
         self.launcher_id = launcher_id
@@ -322,7 +320,7 @@ class FakeLauncher(Server):
             return refuse(409, "nonce_mismatch", "another incarnation lives")
         if keeper is None:
             self.calls.append("launch")
-            keeper = self.keeper_type(kernel_id, order["nonce"], order["spec"], order["user"])
+            keeper = FakeKeeper(kernel_id, order["nonce"], order["spec"], order["user"])
             await keeper.open()
             self.keepers[kernel_id] = keeper
         return web.json_response(self._handle(keeper))

@@ -99,7 +99,7 @@ class StreamClient(Received):
         self.close_code: int | None = None
         self.ws: aiohttp.ClientWebSocketResponse | None = None
         self.acks = True
-        self.pings = self.beats = 0
+        self.pings = 0
 
     async def connect(self, **options: Any) -> None:
         self.close_code = None
@@ -124,7 +124,6 @@ class StreamClient(Received):
         """Take one websocket message; [] for control frames and at the end."""
         assert self.ws is not None
         message = await self.ws.receive(timeout=SECONDS)
-        self.beats += message.type is aiohttp.WSMsgType.PONG
         if message.type is aiohttp.WSMsgType.PING:
             self.pings += 1
             with contextlib.suppress(ConnectionError):  # what came before it is still read

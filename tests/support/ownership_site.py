@@ -140,7 +140,7 @@ class Site:
         await launcher.open()
         await self.proxies[0].cluster.heartbeat(name, JOIN, launcher.heartbeat())
         for proxy in self.proxies:
-            await eventually(lambda p=proxy: "python3" in (p.parts.kernelspecs.names(name) or ()))
+            await eventually(lambda p=proxy: "python3" in p.parts.kernelspecs.names(name))
         return launcher
 
     async def running(self, proxy: Proxy, kernel_id: str | None = None) -> str:

@@ -2,8 +2,7 @@
 
 The preferred endpoint gets a head start; one that refuses is left for the next at once, one
 that is merely slow (a frozen process accepts connections) gets company after ``HEAD_START``.
-Only the winner is used: a RESUME goes out on it alone. How many dial at once, and how many dials
-may race another one, is for all streams of the server together (``retry``).
+Only the winner is used: a RESUME goes out on it alone.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Final
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL
 
 from .endpoints import Endpoint, EndpointPool
-from .retry import Pace
 from .upstream import DialFailed, Target, Upstream, dial
 
 HEAD_START: Final = 0.25
@@ -26,39 +24,26 @@ class Dialer:
     """Dials through a pool. ``target_of`` makes the request afresh, so its token is fresh."""
 
     def __init__(
-        self,
-        pool: EndpointPool,
-        target_of: Callable[[Endpoint, str, str], Target],
-        *,
-        pace: Pace | None = None,
+        self, pool: EndpointPool, target_of: Callable[[Endpoint, str, str], Target]
     ) -> None:
         self._pool = pool
         self._target_of = target_of
-        self.pace = pace or Pace()
 
     def __repr__(self) -> str:
-        return f"<Dialer over {self._pool!r} {self.pace!r}>"
+        return f"<Dialer over {self._pool!r}>"
 
     async def connect(self, kernel_id: str, session_id: str) -> tuple[Endpoint, Upstream]:
-        """The first websocket that opens, in its turn. Raises DialFailed when none does.
+        """The first websocket that opens. Raises DialFailed when no endpoint gives one.
 
         A refusal with an HTTP status is passed on before a broken connection, because it says
         more; the shortest Retry-After of all counts.
         """
-        async with self.pace.turns.take():
-            found = await self._race(kernel_id, session_id)
-        self.pace.budget.earn(self._now())
-        return found
-
-    async def _race(self, kernel_id: str, session_id: str) -> tuple[Endpoint, Upstream]:
         running: dict[asyncio.Task[Upstream], Endpoint] = {}
         waiting = self._pool.order(self._now())
         failures: list[DialFailed] = []
         try:
             while waiting or running:
-                # company for one that is slow costs a token, or a gateway that is slow because
-                # many dial it would make them dial twice as much
-                if waiting and (not running or self.pace.budget.spend(self._now())):
+                if waiting:
                     endpoint = waiting.pop(0)
                     target = self._target_of(endpoint, kernel_id, session_id)
                     running[asyncio.ensure_future(dial(target, timeout=DIAL_TIMEOUT))] = endpoint

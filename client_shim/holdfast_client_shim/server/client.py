@@ -28,7 +28,7 @@ from tornado import web
 from tornado.escape import url_escape
 from tornado.httpclient import HTTPResponse
 from tornado.httputil import url_concat
-from traitlets import Bool, Float, Int, Unicode, default
+from traitlets import Bool, Unicode, default
 
 from holdfast_protocol.frames import STREAM_SUBPROTOCOL
 from holdfast_protocol.jupyter import V1_SUBPROTOCOL
@@ -36,7 +36,6 @@ from holdfast_protocol.jupyter import V1_SUBPROTOCOL
 from ..gateway.dialer import Dialer
 from ..gateway.endpoints import Endpoint, EndpointPool
 from ..gateway.rest import Call, RestCaller, Unanswered
-from ..gateway.retry import Pace, RetryPolicy
 from ..gateway.upstream import Target, words_of
 from ..stream.board import StatusBoard, as_event
 from ..stream.registry import StreamRegistry
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 LEARN_EVERY: Final = 10.0
 READ_BUDGET: Final = 10.0
 EXPLAIN_BUDGET: Final = 2.0
-_RETRY: Final = RetryPolicy()
 ENDPOINTS_PATH: Final = "/holdfast/v1/endpoints"
 
 
@@ -64,30 +62,6 @@ class HoldfastGatewayClient(GatewayClient):
         config=True,
         help="Whether stopping this server ends its kernels. By default they stay behind "
         "Holdfast, and end behind any other gateway.",
-    )
-
-    retry_first_wait = Float(
-        _RETRY.first_wait,
-        config=True,
-        help="Seconds below which the first wait for a gateway is; doubles with each try.",
-    )
-    retry_longest_wait = Float(
-        _RETRY.longest_wait, config=True, help="Seconds below which every such wait is."
-    )
-    retry_tokens = Float(
-        _RETRY.tokens,
-        config=True,
-        help="How many dials of all notebooks together may be repeated at once.",
-    )
-    retry_tokens_per_second = Float(
-        _RETRY.tokens_per_second,
-        config=True,
-        help="How many may be repeated in each second while no gateway answers.",
-    )
-    dials_at_once = Int(
-        _RETRY.dials_at_once,
-        config=True,
-        help="How many notebooks may dial a gateway at one moment.",
     )
 
     @default("gateway_urls")
@@ -111,14 +85,7 @@ class HoldfastGatewayClient(GatewayClient):
     @cached_property
     def dialer(self) -> Dialer:
         self._keep_learning()
-        policy = RetryPolicy(
-            first_wait=self.retry_first_wait,
-            longest_wait=self.retry_longest_wait,
-            tokens=self.retry_tokens,
-            tokens_per_second=self.retry_tokens_per_second,
-            dials_at_once=self.dials_at_once,
-        )
-        return Dialer(self.pool, self._target, pace=Pace(policy))
+        return Dialer(self.pool, self._target)
 
     @cached_property
     def streams(self) -> StreamRegistry:
@@ -306,8 +273,7 @@ class HoldfastGatewayClient(GatewayClient):
             self._learn_now.clear()
             await self._learn()
             try:
-                async with asyncio.timeout(LEARN_EVERY):
-                    await self._learn_now.wait()
+                await asyncio.wait_for(self._learn_now.wait(), LEARN_EVERY)
                 # one loss is often reported by many streams at once
                 await asyncio.sleep(LEARN_EVERY / 20)
             except TimeoutError:

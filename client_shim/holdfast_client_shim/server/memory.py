@@ -113,8 +113,7 @@ class ServerMemory:
         """Return when the gateway was asked after the last run's kernels, or after ``timeout``
         seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._checked.wait()
+            await asyncio.wait_for(self._checked.wait(), timeout)
 
     def close(self) -> list[asyncio.Task[None]]:
         """The server stops: write a last time. Idempotent. Gives the tasks that are ending."""

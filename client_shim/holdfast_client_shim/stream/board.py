@@ -81,11 +81,7 @@ class StatusBoard:
     def _arm(self) -> None:
         if self._timer is not None or not self._waiting:
             return
-        # of thousands that wait most may go now, so the first of those ends the search
-        first = now = self._loop.time()
-        times = (self._last.get(key, -APART) + APART for key in self._waiting)
-        if not any(time <= now for time in times):
-            first = min(self._last.get(key, -APART) + APART for key in self._waiting)
+        first = min(self._last.get(key, -APART) + APART for key in self._waiting)
         self._timer = self._loop.call_at(max(first, self._free_at), self._flush)
 
     def _flush(self) -> None:
@@ -93,15 +89,15 @@ class StatusBoard:
         now = self._loop.time()
         ready = (key for key in self._waiting if self._last.get(key, -APART) + APART <= now)
         key = next(ready, None)
-        if key is not None and self._say(key):
+        if key is not None:
+            self._say(key)
             self._free_at = now + 1 / PER_SECOND
         self._arm()
 
-    def _say(self, key: Key) -> bool:
-        """Publish the status of ``key``; False when there is nothing to be said any more."""
+    def _say(self, key: Key) -> None:
         status = self._waiting.pop(key)()
         if status is None:
-            return False
+            return
         now = self._loop.time()
         self._last[key] = now
         try:
@@ -110,4 +106,3 @@ class StatusBoard:
             if not self._failed:
                 self._failed = True
                 self._log.exception("holdfast: a stream's status could not be published")
-        return True

@@ -2,7 +2,8 @@
 
 It outlives both: browser websockets come and go on one side, gateway websockets on the other.
 The rules are ``ClientStream``'s (once in, complete out) and ``Outbox``'s (what the notebook has);
-this class carries bytes and tells what no one else can. It must not know jupyter_server.
+this class carries bytes between them, keeps the connection up, and tells the user what no one
+else can tell. It must not know jupyter_server: a notebook is any ``Notebook``.
 """
 
 from __future__ import annotations
@@ -175,8 +176,7 @@ class KernelStream:
         if self._uplink.plain or self.idle:
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._numbered.wait()
+            await asyncio.wait_for(self._numbered.wait(), timeout)
 
     def after(self) -> str | None:
         """``session:seq`` of the newest message, for ``Holdfast-After``; None if there is none."""

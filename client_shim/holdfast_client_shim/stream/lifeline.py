@@ -2,8 +2,7 @@
 
 It decides when and where to dial; what the websocket carries is its owner's. The first attempt
 after a loss goes at once; waits begin only when an attempt brought nothing, with full jitter so
-that many notebooks do not come back in step, and each further attempt is paid from a budget that
-all of the server's streams share (``gateway.retry``).
+that many notebooks do not come back in step.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from logging import Logger
 from typing import Final, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never
+from tenacity.wait import wait_random_exponential
 
 from holdfast_protocol.errors import CloseCode
 
@@ -22,6 +22,9 @@ from ..gateway.endpoints import Endpoint
 from ..gateway.upstream import DialFailed, Loss, Receiver, Upstream
 from .monitor import StreamMonitor
 
+#: A full-jitter wait doubles from the first to the second, in seconds.
+FIRST_WAIT: Final = 0.05
+LONGEST_WAIT: Final = 2.0
 LONGEST_RETRY_AFTER: Final = 10.0
 #: So many times in a row must a gateway of another make say 404 before the kernel counts as gone.
 PLAIN_404S: Final = 5
@@ -92,8 +95,11 @@ class Owner(Receiver, Protocol):
         """No connection will come any more. ``failed``: by a bug of ours."""
 
 
-class _NotNow(DialFailed):
-    """The server's streams have used up their retries for now: nothing was dialled."""
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    jitter = float(wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)(state))
+    asked = error.retry_after if isinstance(error, DialFailed) else None
+    return max(jitter, min(asked or 0.0, LONGEST_RETRY_AFTER))
 
 
 class _Over(Exception):
@@ -119,7 +125,6 @@ class Lifeline:
         self._not_found = 0
         self._closes = 0
         self._losses = LossBudget()
-        self._again = False
         self._outage: float | None = None
 
     def __repr__(self) -> str:
@@ -161,14 +166,13 @@ class Lifeline:
     async def _run(self) -> None:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(DialFailed),
-            wait=self._wait,
+            wait=_wait,
             stop=stop_never,
             before_sleep=self._note_outage,
         )
         try:
             while True:
                 # A fresh count of attempts after each connection that was of use.
-                self._again = False
                 await retrying.copy()(self._connect_once)
         except _Over as over:
             self._task = None
@@ -179,16 +183,7 @@ class Lifeline:
             self._log.exception("holdfast: kernel %s: unexpected", self._kernel_id)
             self._owner.over(f"the notebook server's link failed ({error!r})", failed=True)
 
-    def _wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, DialFailed) else None
-        capped = min(asked or 0.0, LONGEST_RETRY_AFTER)
-        return self._gateway.dialer.pace.wait(state.attempt_number, capped)
-
     async def _connect_once(self) -> None:
-        again, self._again = self._again, True
-        if again and not self._gateway.dialer.pace.budget.spend(self._now()):
-            raise _NotNow("too many dials fail; this one waits")
         try:
             endpoint, upstream = await self._gateway.dialer.connect(
                 self._kernel_id, self._session_id

@@ -12,8 +12,8 @@ from typing import Final
 
 #: Seconds without an answer of any gateway until they count as unreachable.
 SILENT_FOR: Final = 5.0
-#: How old a break must be, in seconds, until gateways that say they cannot reach the kernel are
-#: believed: when one takes over from another they say it in passing.
+#: Seconds for which gateways say that they cannot reach the kernel until we say so too: when
+#: one takes over from another they say it in passing.
 REFUSED_FOR: Final = 1.0
 #: A break shorter than this many seconds is not worth a word while it lasts.
 UNNOTICED: Final = 0.15
@@ -107,9 +107,7 @@ class StatusTracker:
         """Gateways answered and gave no connection. ``final``: waiting will not help."""
         self._silent = None
         if self._refused is None:
-            resuming = self._state is StreamState.RESUMING
-            begin = max(self._since, now - REFUSED_FOR) if resuming else now
-            self._refused = now - REFUSED_FOR if final else begin
+            self._refused = now - REFUSED_FOR if final else now
         self._back_to_resuming(now)
         self._reason = said
 

@@ -22,7 +22,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from holdfast_launcher.agent.incarnation import Incarnation, Phase
 from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, KeeperStranger
 from holdfast_launcher.engines.contract import Engine
-from holdfast_launcher.engines.remote.desk import read_start_nonce
 from holdfast_launcher.processes import ProcessId
 from holdfast_launcher.state.keeper_files import (
     EVIDENCE_FILE,
@@ -115,10 +114,9 @@ def _directories(kernels: Path) -> list[Path]:
 async def _find(directory: Path, engine: Engine) -> Incarnation | None:
     launched = read_launch_file(directory)
     evidence = read_json(directory / EVIDENCE_FILE)
-    opened = read_start_nonce(directory)  # of an engine whose keepers dial back
-    if launched is None and evidence is None and opened is None:
+    if launched is None and evidence is None:
         return None
-    nonce = launched.nonce if launched is not None else opened or str((evidence or {}).get("nonce"))
+    nonce = launched.nonce if launched is not None else str((evidence or {}).get("nonce"))
     incarnation = Incarnation(kernel_id=directory.name, nonce=nonce, directory=directory)
     file = _own_file(incarnation)
     if file is not None:
@@ -127,8 +125,7 @@ async def _find(directory: Path, engine: Engine) -> Incarnation | None:
     incarnation.begun = kept is not None and kept.nonce == nonce  # also of the keeper before
     incarnation.keeper = await engine.find(directory)
     if incarnation.keeper is not None:
-        incarnation.queued = engine.queues and incarnation.file is None
-        incarnation.phase = Phase.STARTING if incarnation.queued else Phase.ADOPTING
+        incarnation.phase = Phase.ADOPTING
         return incarnation
     incarnation.phase = Phase.DEAD
     incarnation.reason = _reason(incarnation, evidence)

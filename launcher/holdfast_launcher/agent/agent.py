@@ -31,7 +31,6 @@ from holdfast_launcher.agent.incarnation import Answer, Incarnation, Phase, deci
 from holdfast_launcher.agent.keeper_client import KeeperClient
 from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.agent.launching import LaunchPlan, StartOrder, check_may_start, plan_launch
-from holdfast_launcher.agent.queueing import Queue, death_reason
 from holdfast_launcher.agent.succession import launch_keeper
 from holdfast_launcher.agent.takeover import TRY_AGAIN, Takeover
 from holdfast_launcher.config import LauncherConfig
@@ -44,8 +43,6 @@ from holdfast_launcher.errors import (
 )
 from holdfast_launcher.keeper.log.quota import QUOTA_FILE
 from holdfast_launcher.kernelspecs import KernelspecCatalog
-from holdfast_launcher.metrics.figures import KeeperFigures, LauncherMetrics
-from holdfast_launcher.metrics.totals import KeeperTotals
 from holdfast_launcher.state.fences import FenceBook
 from holdfast_launcher.state.keeper_files import KeeperFile, read_keeper_file
 from holdfast_launcher.state.statefiles import (
@@ -61,16 +58,6 @@ _SECOND_LOOK = 3.0
 _BURIED_SECONDS = 7 * 24 * 3600.0
 
 _log = structlog.get_logger(__name__)
-
-
-def _prepare(config: LauncherConfig) -> None:
-    """The directories, and the quota for keepers, those that live already included."""
-    make_private_directory(config.kernels)
-    make_private_directory(config.log_quota)
-    try:
-        write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
-    except OSError as error:  # a full disk: that of the last run holds, and kernels wait
-        _log.error("log quota not written", error=str(error))
 
 
 class Agent:
@@ -89,21 +76,25 @@ class Agent:
         advertise_host: str,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
-        metrics: LauncherMetrics | None = None,
     ) -> None:
         self._config = config
-        self._metrics = metrics or LauncherMetrics(version="0")
-        self._totals = KeeperTotals(config.state / "metrics.json")
         self._engine = engine
         self._catalog = catalog
         self._base_environment = base_environment
         self._advertise_host = advertise_host
         self._clock = clock
-        _prepare(config)
+        make_private_directory(config.kernels)
+        make_private_directory(config.log_quota)
+        try:
+            # Read by keepers that live already, too: a new setting is theirs at once.
+            write_private(config.log_quota / QUOTA_FILE, b"%d" % config.log_node_bytes)
+        except OSError as error:  # a full disk: that of the last run holds, and kernels wait
+            _log.error("log quota not written", error=str(error))
         self._fences = FenceBook(config.state / "fences")
         self._client = KeeperClient()
         self._kernels: dict[str, Incarnation] = {}
-        self._locks, self._background = Locks(), Background()
+        self._locks = Locks()
+        self._background = Background()
         self._endings = Endings(
             engine=engine,
             client=self._client,
@@ -111,7 +102,6 @@ class Agent:
             kernels=self._kernels,
             words=LastWords(config.kernels),
             on_change=on_change,
-            totals=self._totals,
         )
         self._takeover = Takeover(
             engine=engine,
@@ -120,15 +110,6 @@ class Agent:
             locks=self._locks,
             watch=self._watch,
             recognise=self._recognise,
-            on_change=on_change,
-            outcomes=self._metrics.takeovers,
-        )
-        #: Starts that wait, and where their keepers dial back.
-        self.queue = Queue(
-            engine=engine,
-            kernels=self._kernels,
-            directory=config.kernels,
-            gone=self._keeper_gone,
             on_change=on_change,
         )
 
@@ -180,17 +161,6 @@ class Agent:
         """Every kernel's part of a heartbeat."""
         return {kernel_id: kernel.beat() for kernel_id, kernel in self._kernels.items()}
 
-    def figures(self) -> KeeperFigures:
-        """What all keepers have counted, read from their files now."""
-        kernels = list(self._kernels.values())
-        for kernel in kernels:
-            self._endings.count(kernel)
-        return KeeperFigures(
-            sums=self._totals.sums(),
-            levels=[kernel.activity.read().levels for kernel in kernels if kernel.file is not None],
-            phases={phase.value: sum(k.phase is phase for k in kernels) for phase in Phase},
-        )
-
     # -- fenced calls -------------------------------------------------------------------------
 
     async def acknowledge(self, kernel_id: str, fence: Token) -> Token:
@@ -215,8 +185,6 @@ class Agent:
                 kernel = await self._start(kernel_id, order)
             # Somebody else may have become owner while the keeper came up; it is his now.
             self._fences.check(kernel_id, fence)
-            if kernel.queued and not order.pending:
-                raise NotReady(kernel.waits_for or "it waits for its turn")
             return kernel.handle(self._advertise_host)
 
     async def delete(self, kernel_id: str, fence: Token) -> dict[str, Any]:
@@ -276,11 +244,7 @@ class Agent:
         )
         self._kernels[kernel_id] = kernel
         try:
-            if self._engine.queues:
-                await self.queue.submit(kernel, plan)
-                return kernel
-            with self._metrics.launching():
-                keeper, file = await launch_keeper(self._engine, plan.keeper)
+            keeper, file = await launch_keeper(self._engine, plan.keeper)
         except LaunchFailed as error:
             self._endings.bring_down(kernel, str(error))
             raise StartFailed(str(error)) from error
@@ -314,14 +278,13 @@ class Agent:
     async def _plan(self, kernel_id: str, order: StartOrder) -> LaunchPlan:
         """Everything that can be refused is refused here, before anything is done."""
         alive = sum(1 for kernel in self._kernels.values() if kernel.alive)
-        check_may_start(self._config, self._engine, alive=alive)
+        check_may_start(self._config, alive=alive)
         catalog = await self._catalog.read()
         plan = await asyncio.to_thread(
             plan_launch,
             kernel_id=kernel_id,
             order=order,
             config=self._config,
-            honoured=self._engine.resources,
             catalog=catalog,
             kernelspec_dirs=self._catalog.directories(),
             base_environment=self._base_environment,
@@ -335,15 +298,14 @@ class Agent:
 
     def _keeper_gone(self, kernel: Incarnation) -> None:
         """The engine's evidence, at once: another keeper, or report and leave no kernel behind."""
-        self._endings.count(kernel)  # before another keeper writes over it
         if kernel.ending:  # as asked; whoever asked cleans up after it
             kernel.phase, kernel.reason = Phase.DEAD, "it is being deleted"
             return
         keeper_reason = (kernel.keeper and kernel.keeper.reason) or "the keeper is gone"
         if self._takeover.begin(kernel, keeper_reason):
             return
-        kernel.queued = False
-        self._endings.bring_down(kernel, death_reason(kernel))
+        said = kernel.activity.read().reason
+        self._endings.bring_down(kernel, f"{said}; {keeper_reason}" if said else keeper_reason)
         self._background.spawn(self._endings.bury_kernel(kernel))
 
     # -- finding again ------------------------------------------------------------------------
@@ -355,8 +317,6 @@ class Agent:
             if self._kernels.setdefault(kernel.kernel_id, kernel) is not kernel:
                 if kernel.keeper is not None:  # a start came while the disk was read
                     kernel.keeper.release()
-            elif kernel.queued:
-                self.queue.follow(kernel)
             elif kernel.keeper is not None:
                 self._recognise(kernel, kernel.keeper)
             elif not self._takeover.begin(kernel, kernel.reason or "", settle=_SECOND_LOOK):

@@ -18,7 +18,6 @@ from holdfast_launcher.agent.keeper_client import KeeperClient, KeeperSilent, Ke
 from holdfast_launcher.agent.last_words import LastWords
 from holdfast_launcher.engines.contract import Engine
 from holdfast_launcher.errors import NotReady, StaleToken
-from holdfast_launcher.metrics.totals import KeeperTotals
 from holdfast_launcher.state.fences import FenceBook
 from holdfast_launcher.state.keeper_files import EVIDENCE_FILE
 from holdfast_launcher.state.statefiles import remove_directory, write_json
@@ -44,10 +43,8 @@ class Endings:
         kernels: dict[str, Incarnation],
         words: LastWords,
         on_change: Callable[[], None],
-        totals: KeeperTotals | None = None,
     ) -> None:
         self._words = words
-        self._totals = totals or KeeperTotals()
         self._engine = engine
         self._client = client
         self._fences = fences
@@ -82,18 +79,11 @@ class Endings:
         if kernel.keeper is not None:
             kernel.keeper.release()
         kernel.phase = Phase.DEAD
-        self.count(kernel)
-        self._totals.close(kernel.kernel_id)
         if keep_words:
             await asyncio.to_thread(self._words.keep, kernel.directory)
         await asyncio.to_thread(remove_directory, kernel.directory)
         if self._kernels.get(kernel.kernel_id) is kernel:
             del self._kernels[kernel.kernel_id]
-
-    def count(self, kernel: Incarnation) -> None:
-        """Take in what its keeper has counted so far; the last of it before another one does."""
-        activity = kernel.activity.read()
-        self._totals.observe(kernel.kernel_id, activity.epoch, activity.counts)
 
     async def undo(self, kernel: Incarnation) -> bool:
         """One try to make a start that broke off as if it had never been; False: try again.

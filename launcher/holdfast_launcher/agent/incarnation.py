@@ -57,8 +57,6 @@ class Incarnation:
     reason: str | None = None
     #: A keeper of it was ready once: it may have run something.
     begun: bool = False
-    #: It waits for its turn on the engine, or for its keeper to dial back.
-    queued: bool = False
     #: Its end was asked for: no news for anybody.
     ending: bool = False
     takeovers: TakeoverBudget = field(default_factory=TakeoverBudget)
@@ -77,14 +75,7 @@ class Incarnation:
     @property
     def presentable(self) -> bool:
         """Dead, or with an endpoint where its own keeper is known or expected to answer."""
-        if self.queued or not self.alive:
-            return True
-        return self.file is not None and self.phase is not Phase.DISPUTED
-
-    @property
-    def waits_for(self) -> str | None:
-        """What a queued start waits for, for the user; None when it does not wait."""
-        return self.keeper.describe().text if self.queued and self.keeper is not None else None
+        return not self.alive or (self.file is not None and self.phase is not Phase.DISPUTED)
 
     @property
     def mark(self) -> str:
@@ -116,8 +107,7 @@ class Incarnation:
             "engine_handle": dict(self.keeper.handle) if self.keeper is not None else {},
             "epoch": None,
             "alive": self.alive,
-            "reason": self.waits_for or self.reason,
-            "state": "pending" if self.queued else "ready" if self.alive else "dead",
+            "reason": self.reason,
         }
         if self.file is not None:
             handle["epoch"] = self.file.epoch
@@ -137,11 +127,10 @@ class Incarnation:
         return {
             "nonce": self.nonce,
             "alive": self.alive,
-            "reason": self.waits_for or self.reason or activity.reason,
+            "reason": self.reason or activity.reason,
             "execution_state": activity.execution_state if self.alive else "dead",
             "last_activity": activity.last_activity,
             "connections": activity.connections if self.alive else 0,
-            **({"state": "pending"} if self.queued else {}),
         }
 
 
@@ -162,6 +151,4 @@ def decide_put(present: Incarnation | None, nonce: str, *, buried: str | None) -
         return Answer.CONFLICT
     if present.phase is Phase.DISPUTED:
         return Answer.NOT_NOW
-    if present.queued:
-        return Answer.HANDLE
     return Answer.WAIT if present.file is None else Answer.HANDLE

@@ -16,9 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from holdfast_launcher.config import LauncherConfig
-from holdfast_launcher.engines.contract import Engine
-from holdfast_launcher.engines.resources import Resources, decide_resources
-from holdfast_launcher.environment import kernel_environment, spec_whitelist
+from holdfast_launcher.environment import kernel_environment
 from holdfast_launcher.errors import BadRequest, NotReady, Refused, UnknownKernelspec
 from holdfast_launcher.keeper.config import KeeperConfig
 from holdfast_launcher.kernelspecs import Catalog
@@ -33,8 +31,6 @@ class StartOrder(Struct, frozen=True, kw_only=True):
     """
 
     nonce: Annotated[str, Meta(min_length=1, max_length=256)]
-    #: The caller takes "it waits" for an answer; without this it is told to ask again.
-    pending: bool = False
     user: Annotated[str, Meta(min_length=1, max_length=256)]
     spec: str | None = None
     env: dict[str, str] = msgspec.field(default_factory=dict)
@@ -54,11 +50,11 @@ class StartOrder(Struct, frozen=True, kw_only=True):
             raise BadRequest(f"body: {error}") from error
 
 
-def check_may_start(config: LauncherConfig, engine: Engine, *, alive: int) -> None:
+def check_may_start(config: LauncherConfig, *, alive: int) -> None:
     """Whether one more kernel may be started beside ``alive`` ones. Raises Refused, NotReady."""
-    if not config.single_user and not engine.separates_users:
+    if not config.single_user:
         raise Refused(
-            f"the {engine.name} engine runs kernels as the launcher's own user, so it starts none "
+            "the local engine runs kernels as the launcher's own user, so it starts none "
             "unless single_user = true says that all of them are one person's",
             reason="single_user_required",
         )
@@ -73,7 +69,6 @@ class LaunchPlan:
     keeper: KeeperConfig
     directory: Path
     refused: tuple[str, ...]
-    resources: Resources
 
 
 def plan_launch(
@@ -85,28 +80,20 @@ def plan_launch(
     kernelspec_dirs: list[str],
     base_environment: Mapping[str, str],
     credential: str,
-    honoured: frozenset[str] = frozenset(),
 ) -> LaunchPlan:
-    """Decide everything about a keeper. ``honoured``: the resources that the engine can give.
-
-    Raises UnknownKernelspec, BadRequest.
-    """
+    """Decide everything about a keeper. Raises UnknownKernelspec, BadRequest."""
     spec = order.spec or catalog.model["default"]
     if spec is None:
         raise UnknownKernelspec("this launcher has no kernelspec at all")
-    metadata = catalog.metadata(spec)
-    transport = metadata.get("transport", "ipc")
+    transport = catalog.metadata(spec).get("transport", "ipc")
     if transport not in _TRANSPORTS:
         raise BadRequest(f"kernelspec {spec!r}: metadata.holdfast.transport is {transport!r}")
-    resources = decide_resources(
-        metadata.get("resources"), order.env, config.limits, honoured=honoured
-    )
     environment = kernel_environment(
         kernel_id=kernel_id,
         nonce=order.nonce,
         base=base_environment,
         requested=order.env,
-        whitelist=frozenset(config.env_whitelist) | spec_whitelist(metadata),
+        whitelist=frozenset(config.env_whitelist),
     )
     directory = config.kernels / kernel_id
     keeper = KeeperConfig(
@@ -126,7 +113,7 @@ def plan_launch(
         autorestart_limit=_limit(order, "autorestart_limit", config.autorestart_limit),
         transport=transport,
     )
-    return LaunchPlan(keeper, directory, environment.refused, resources)
+    return LaunchPlan(keeper, directory, environment.refused)
 
 
 def working_directory(path: str | None, *, root: str | None) -> str:

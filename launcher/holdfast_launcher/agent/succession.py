@@ -42,48 +42,10 @@ TAKEOVERS = 3
 TAKEOVER_SECONDS = 600.0
 
 _FORCED = 5.0
-#: A keeper's start writes less than so many bytes.
-_ROOM = 256 * 1024
 
 
 class DiskRefuses(LaunchFailed):
     """What a keeper is to be told could not be written: nothing was tried that could fail."""
-
-
-@dataclass(slots=True)
-class Failures:
-    """Launches of one takeover that came to nothing: whether the next one may.
-
-    A keeper may meet the full disk only after it was told what to do, and then it dies in its own
-    start like any that is broken; its kernel is as well as before. So while the disk refuses, a
-    failure counts for nothing. For what else fails there are ``limit`` tries: an installation that
-    is broken for good must not leave a kernel that nobody can reach.
-    """
-
-    limit: int = TAKEOVERS
-    failed: int = field(default=0, init=False)
-
-    def may_go_on(self, error: LaunchFailed, directory: Path) -> bool:
-        """After ``error``, for the kernel in ``directory``."""
-        if living_kernel(directory) is None:
-            return False
-        if isinstance(error, DiskRefuses) or not disk_takes(directory):
-            return True
-        self.failed += 1
-        return self.failed < self.limit
-
-
-def disk_takes(directory: Path) -> bool:
-    """Whether what a keeper writes at its start can be written: it is tried."""
-    probe = directory / ".room"
-    try:
-        write_private(probe, bytes(_ROOM))
-    except OSError:
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
-    return True
 
 
 @dataclass(slots=True)

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 
 import structlog
-from prometheus_client import Counter
 
 from holdfast_launcher.agent.background import Background, Locks
 from holdfast_launcher.agent.endings import Endings
 from holdfast_launcher.agent.incarnation import Incarnation, Phase
 from holdfast_launcher.agent.succession import (
-    Failures,
+    DiskRefuses,
     find_successor,
     launch_keeper,
     take_turn,
@@ -52,9 +51,7 @@ class Takeover:
         watch: Callable[[Incarnation, Keeper, KeeperFile], None],
         recognise: Callable[[Incarnation, Keeper], None],
         on_change: Callable[[], None],
-        outcomes: Counter | None = None,
     ) -> None:
-        self._outcomes = outcomes
         self._engine = engine
         self._endings = endings
         self._background = background
@@ -75,7 +72,6 @@ class Takeover:
         config = find_successor(kernel.directory, nonce=kernel.nonce)
         if config is None or not take_turn(kernel.directory, kernel.takeovers, boot_seconds()):
             return False
-        self._count("begun")
         kernel.lose_keeper(f"{reason}; another one is taking over")
         _log.warning("keeper gone, kernel lives", kernel_id=kernel.kernel_id, reason=reason)
         self._background.spawn(self._run(kernel, config, reason, settle=settle))
@@ -85,46 +81,34 @@ class Takeover:
         self, kernel: Incarnation, config: KeeperConfig, reason: str, *, settle: float
     ) -> None:
         await asyncio.sleep(settle)
-        look, failures = bool(settle), Failures()
+        look = bool(settle)
         while True:
             async with self._locks.of(kernel.kernel_id):
                 if kernel.phase is not Phase.REPLACING:
                     return None  # it was deleted meanwhile
                 try:
-                    return await self._attempt(kernel, config, look=look)
-                except LaunchFailed as error:
-                    if not failures.may_go_on(error, kernel.directory):
-                        return await self._give_up(
-                            kernel, f"{reason}; none could take over: {error}"
-                        )
-                    self._put_off(kernel, error)
-                except (OSError, RuntimeError) as error:
-                    # No descriptor, thread or memory: the kernel lives, its turn comes later.
-                    self._put_off(kernel, error)
+                    return await self._attempt(kernel, config, reason, look=look)
+                except (OSError, RuntimeError, DiskRefuses) as error:
+                    # No descriptor, thread, memory or disk: the kernel lives, its turn comes later.
+                    _log.warning("no takeover now", kernel_id=kernel.kernel_id, error=str(error))
             look = True  # a keeper may have come of it
             await asyncio.sleep(TRY_AGAIN)
 
-    def _put_off(self, kernel: Incarnation, error: Exception) -> None:
-        self._count("put_off")
-        _log.warning("no takeover now", kernel_id=kernel.kernel_id, error=str(error))
-
-    async def _give_up(self, kernel: Incarnation, reason: str) -> None:
-        self._count("kernel_ended")
-        self._endings.bring_down(kernel, reason)
-        await self._endings.bury_kernel(kernel)
-
-    def _count(self, outcome: str) -> None:
-        if self._outcomes is not None:
-            self._outcomes.labels(outcome).inc()
-
-    async def _attempt(self, kernel: Incarnation, config: KeeperConfig, *, look: bool) -> None:
+    async def _attempt(
+        self, kernel: Incarnation, config: KeeperConfig, reason: str, *, look: bool
+    ) -> None:
         if look and (found := await self._engine.find(kernel.directory)) is not None:
-            self._count("adopted")
             kernel.keeper, kernel.phase = found, Phase.ADOPTING
             self._recognise(kernel, found)
             return
-        keeper, file = await launch_keeper(self._engine, config)
-        self._count("adopted")
+        try:
+            keeper, file = await launch_keeper(self._engine, config)
+        except DiskRefuses:
+            raise
+        except LaunchFailed as error:
+            self._endings.bring_down(kernel, f"{reason}; none could take over: {error}")
+            await self._endings.bury_kernel(kernel)
+            return
         self._watch(kernel, keeper, file)
         _log.info("kernel taken over", kernel_id=kernel.kernel_id, **keeper.handle)
         self._on_change()

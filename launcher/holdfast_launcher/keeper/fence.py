@@ -14,16 +14,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import structlog
-
 from holdfast_launcher.state.statefiles import read_json
 from holdfast_protocol.errors import InvalidState, RecordError
 from holdfast_protocol.fencing import Acknowledged, Token
 
 from .state_files import FENCE_FILE, write_atomic
-from .tally import Tally
-
-_log = structlog.get_logger(__name__)
 
 
 class StaleToken(Exception):
@@ -37,11 +32,10 @@ class StaleToken(Exception):
 class Fence:
     """Reads what was acknowledged from ``directory`` and keeps it there."""
 
-    def __init__(self, directory: Path, tally: Tally | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self._path = directory / FENCE_FILE
         self._acknowledged = Acknowledged(_load(self._path))
         self._writing = asyncio.Lock()
-        self._tally = tally
 
     def __repr__(self) -> str:
         return f"<Fence {self.highest}>"
@@ -54,11 +48,6 @@ class Fence:
         """Raises StaleToken when ``token`` may not act now."""
         self._offer(token)
 
-    def _refused(self, token: Token) -> None:
-        _log.warning("fence.refused", fence=str(token), highest=str(self.highest))
-        if self._tally is not None:
-            self._tally.add("stale_tokens")
-
     async def acknowledge(self, token: Token) -> None:
         """Make ``token`` the highest, on disk. Raises StaleToken, or OSError (then not done)."""
         async with self._writing:
@@ -69,13 +58,11 @@ class Fence:
             # fsync may take long; other connections must go on meanwhile
             await asyncio.to_thread(write_atomic, self._path, value, durable=True)
             self._acknowledged = raised
-            _log.info("fence.acknowledged", fence=str(token))
 
     def _offer(self, token: Token) -> Acknowledged:
         try:
             return self._acknowledged.offer(token)
         except InvalidState:
-            self._refused(token)
             raise StaleToken(self.highest) from None
 
 

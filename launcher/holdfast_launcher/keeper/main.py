@@ -25,14 +25,12 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 
-from holdfast_launcher.descriptors import raise_limit
 from holdfast_launcher.logs import unfailing
 from holdfast_launcher.network.tls import Identity, is_loopback, make_identity
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
 
 from .activity import StateWriter
-from .companion import Announcer, Companion
 from .config import KeeperConfig
 from .fence import Fence
 from .log.journal import Journal, Settling
@@ -47,7 +45,6 @@ from .serve.notices import Notices
 from .serve.sessions import Sessions
 from .serve.status import Status, iso
 from .state_files import prepare_directory, start_time
-from .tally import Tally
 
 _log = structlog.get_logger(__name__)
 
@@ -57,9 +54,7 @@ _CLEANUP_SECONDS: Final = 3.0
 _SOCKET_AGE: Final = 3600.0
 _HOUSEKEEPING: Final = 60.0
 _QUOTA_LOOK: Final = 2.0
-_LOOK_FOR_END: Final = 0.1
-#: All notebooks of a kernel may come back at one moment; the kernel cuts it to somaxconn.
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 256
 #: A burst stays in memory this long for its readers, then goes to disk slice by slice.
 _SETTLE_DELAY: Final = 0.25
 _SETTLE_PAUSE: Final = 0.02
@@ -68,38 +63,29 @@ BuildHost = Callable[[KeeperConfig, KernelListener], KernelHost]
 
 
 def run(
-    config: KeeperConfig,
-    ready_fd: int | None = None,
-    *,
-    build_host: BuildHost | None = None,
-    companion: Companion | None = None,
+    config: KeeperConfig, ready_fd: int | None = None, *, build_host: BuildHost | None = None
 ) -> int:
     """Be a keeper until shut down; returns the exit status.
 
     ``ready_fd`` gets one byte, and is closed, when the port is bound and keeper.json is
-    written. ``build_host`` replaces the real kernel side in tests; ``companion`` goes along where
-    no launcher is on this machine. Raises OSError when the state directory or the port cannot be
-    had.
+    written. ``build_host`` replaces the real kernel side in tests. Raises OSError when the
+    state directory or the port cannot be had.
     """
     _harden()
     _configure_logging(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Keeper(config, build_host or _real_host, companion).serve(ready_fd))
+        return runner.run(_Keeper(config, build_host or _real_host).serve(ready_fd))
 
 
 class _Keeper:
     """Holds the parts together for one run."""
 
-    def __init__(
-        self, config: KeeperConfig, build_host: BuildHost, companion: Companion | None
-    ) -> None:
-        self._companion = companion
+    def __init__(self, config: KeeperConfig, build_host: BuildHost) -> None:
         self._config = config
         self._build_host = build_host
         self._connections: set[Connection] = set()
         self._writer: StateWriter | None = None
         self._status_code = 0
-        self._ending: asyncio.Task[None] | None = None
 
     async def serve(self, ready_fd: int | None) -> int:
         config = self._config
@@ -118,18 +104,14 @@ class _Keeper:
         )
         await runner.setup()
         site = web.SockSite(
-            runner,
-            listener,
-            ssl_context=None if identity is None else identity.context,
-            backlog=_BACKLOG,  # it listens again, with 128 if not told
+            runner, listener, ssl_context=None if identity is None else identity.context
         )
         await site.start()
         writer = self._writer = self._state_writer(listener, identity)
         writer.write_now(durable=True, keep_kernel=config.adopt)
         self._handle_signals()
         _say_ready(ready_fd)
-        port = listener.getsockname()[1]
-        _log.info("keeper.ready", port=port, descriptors=raise_limit())
+        _log.info("keeper.ready", port=listener.getsockname()[1])
         try:
             await self._work(writer)
         finally:
@@ -147,8 +129,6 @@ class _Keeper:
         work = [writer.run(), self._housekeep(), self._heed_quota()]
         if self._config.adopt:
             work.append(self._adopt())
-        if self._companion is not None:
-            work += [self._accompany(self._companion), self._announcer.run()]
         tasks = [asyncio.create_task(part) for part in work]
         try:
             await self._stop.wait()
@@ -166,21 +146,10 @@ class _Keeper:
             self._status_code = 1
             self._stop.set()
 
-    async def _accompany(self, companion: Companion) -> None:
-        """A keeper that its launcher does not want, or that cannot reach it to begin, ends."""
-        try:
-            await companion.run()
-        except Exception as error:
-            _log.exception("keeper.companion_failed", why=str(error))
-            self._status_code = 1
-            self._stop.set()
-
     def _build(self) -> KeeperApi:
         config = self._config
         loop = asyncio.get_running_loop()
-        writer = Notices(new_id=lambda: uuid4().hex, now=lambda: iso(time.time()))
-        tally = Tally(self._on_count)
-        sessions = Sessions(loop.time, tally)
+        sessions = Sessions(loop.time)
         self._hub = Hub(
             epoch=token_bytes(16),
             journal=Journal(
@@ -194,14 +163,13 @@ class _Keeper:
             ),
             sessions=sessions,
             gate=Gate(config.held_bytes),
-            writer=writer,
+            writer=Notices(new_id=lambda: uuid4().hex, now=lambda: iso(time.time())),
             on_change=self._on_change,
             on_state=self._on_state,
         )
         host = self._build_host(config, self._hub)
         self._hub.bind(host)
-        self._announcer = Announcer(self._hub, writer)
-        self._fence = Fence(config.directory, tally)
+        self._fence = Fence(config.directory)
         self._status = Status(config, self._hub, self._fence, time.time)
         self._lifecycle = Lifecycle(hub=self._hub, host=host, fence=self._fence, nonce=config.nonce)
         return KeeperApi(
@@ -233,7 +201,7 @@ class _Keeper:
                 "spec": config.spec,
                 "user": config.user,
             },
-            activity=self._status.record,
+            activity=self._status.activity,
             kernel_pid=lambda: self._hub.host.info().pid,
         )
 
@@ -243,11 +211,6 @@ class _Keeper:
             self._status.touch()
             self._writer.changed()
             self._lifecycle.moved()
-
-    def _on_count(self) -> None:
-        """Something was counted; the kernel is no more active for it."""
-        if self._writer is not None:
-            self._writer.changed()
 
     def _on_state(self) -> None:
         """After a change of the kernel's state, its process included."""
@@ -268,12 +231,6 @@ class _Keeper:
         # the server's clean-up lets the handler that called this answer first
         self._stop.set()
 
-    async def _end_with_kernel(self) -> None:
-        """The machine takes its place back: once the kernel is dead nothing keeps this keeper."""
-        while self._lifecycle.kernel_runs:  # noqa: ASYNC110 - a rare, short wait; it has no event
-            await asyncio.sleep(_LOOK_FOR_END)
-        await self._say_goodbye()
-
     def _settle_later(self, delay: float) -> None:
         asyncio.get_running_loop().call_later(delay, self._settle)
 
@@ -281,7 +238,6 @@ class _Keeper:
         if self._stop.is_set():
             return
         settling = self._hub.journal.settle()
-        self._on_count()
         if settling is not Settling.DONE:
             self._settle_later(_SETTLE_PAUSE if settling is Settling.MORE else _SETTLE_DELAY)
 
@@ -297,27 +253,14 @@ class _Keeper:
             await asyncio.sleep(_QUOTA_LOOK)
             if self._hub.journal.disk_size:
                 self._hub.journal.heed_quota()
-                self._on_count()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-        if self._companion is not None:
-            numbers.append(signal.SIGUSR1)
-        for number in numbers:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal, number)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        foreseen = None if self._companion is None else self._companion.foresee(number)
-        if foreseen is not None and self._lifecycle.kernel_runs:
-            _log.warning("keeper.end_announced", signal=number, why=foreseen.reason)
-            self._announcer.announce(foreseen.notice)
-            if foreseen.final and self._ending is None:
-                self._hub.host.foretell_end(foreseen.reason)
-                self._ending = asyncio.get_running_loop().create_task(self._end_with_kernel())
-        elif number == signal.SIGUSR1:
-            pass  # about a kernel that there is not
-        elif self._lifecycle.kernel_runs:
+    def _on_signal(self, number: int) -> None:
+        if self._lifecycle.kernel_runs:
             _log.warning("keeper.signal_ignored", signal=number, why="its kernel lives")
         else:
             self._stop.set()

@@ -93,10 +93,6 @@ class KernelHost(ABC):
     async def start(self) -> None:
         """Start the kernel; return when it is ready. Raises KernelStartFailed."""
 
-    def foretell_end(self, reason: str) -> None:  # noqa: B027 - most kernel sides need not heed it
-        """The machine is about to end the kernel: when it dies now, it is no crash, none follows
-        it, and ``reason`` says why."""
-
     @abstractmethod
     async def interrupt(self) -> None:
         """By signal or by message, as the kernelspec says."""

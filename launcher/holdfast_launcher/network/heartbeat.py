@@ -18,7 +18,6 @@ from typing import Any
 
 import aiohttp
 import structlog
-from prometheus_client import Counter
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -73,10 +72,8 @@ class Heartbeat:
         presence: Presence,
         report: Callable[[], Awaitable[tuple[dict[str, Any], str]]],
         news: asyncio.Event,
-        rounds: Counter | None = None,
     ) -> None:
         self._config = config
-        self._rounds = rounds
         self._presence = presence
         self._report = report
         self._boot_id = uuid.uuid4().hex
@@ -87,8 +84,6 @@ class Heartbeat:
         stored = read_json(self._store) or {}
         mine = stored.get("launcher_id") == config.launcher_id
         self._credential: str | None = stored.get("credential") if mine else None
-        #: The next heartbeat shows the join token, though we have a credential.
-        self._joining = False
         self._news = news
         self._failed_rounds = 0
         self._pause = wait_random_exponential(multiplier=0.1, max=_MAX_PAUSE)
@@ -135,24 +130,16 @@ class Heartbeat:
                 with attempt:
                     await self._send(session, next(tried), body)
         except RetryError as error:
-            self._count("no_proxy")
             return self._failed("no proxy takes heartbeats", str(error.last_attempt.exception()))
         except _Unauthorized as error:
-            self._count("refused")
             return self._refused(str(error))
-        self._count("taken")
         if self._failed_rounds:
             _log.info("heartbeat taken again", proxy=self._current)
         self._failed_rounds = 0
         return self._config.heartbeat_interval
 
-    def _count(self, outcome: str) -> None:
-        if self._rounds is not None:
-            self._rounds.labels(outcome).inc()
-
     async def _send(self, session: aiohttp.ClientSession, proxy: str, body: dict[str, Any]) -> None:
-        secret = self._config.join_token if self._joining else self._credential
-        secret = secret or self._config.join_token
+        secret = self._credential or self._config.join_token
         if secret is None:
             raise _Unauthorized("neither a credential of our own nor a join token")
         url = f"{proxy}/holdfast/v1/launchers/{self._config.launcher_id}"
@@ -160,13 +147,13 @@ class Heartbeat:
         try:
             async with session.post(url, json=body, headers=headers, allow_redirects=False) as got:
                 if got.status in (401, 403):
-                    raise _Unauthorized(f"{proxy} answered {got.status}{await _why(got)}")
+                    raise _Unauthorized(f"{proxy} answered {got.status}")
                 if got.status != 200:
                     raise _ProxyDown(f"{proxy} answered {got.status}")
                 answer = await got.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _ProxyDown(f"{proxy}: {type(error).__name__} {error}") from error
-        self._current, self._joining = proxy, False
+        self._current = proxy
         await self._learn(answer if isinstance(answer, dict) else {})
 
     async def _body(self) -> dict[str, Any]:
@@ -204,13 +191,10 @@ class Heartbeat:
             ]
 
     def _refused(self, error: str) -> float:
-        joined, self._joining = self._joining, False
-        if not joined and self._credential is not None and self._config.join_token is not None:
-            # The cluster forgot us (a new etcd): join again, at once. Our own credential stays
-            # until it is replaced: if this is refused, too, it may be the right one all the same.
-            if self._failed_rounds % _SAY_EVERY == 0:
-                _log.warning("credential refused, joining again", error=error)
-            self._joining = True
+        if self._credential is not None and self._config.join_token is not None:
+            # The cluster forgot us (a new etcd): join again, at once.
+            _log.warning("credential refused, joining again", error=error)
+            self._credential = None
             return 0.0
         todo = "check join_token and launcher_id against the proxies' configuration"
         if self._config.join_token is None:
@@ -235,13 +219,3 @@ class Heartbeat:
         import ssl
 
         return ssl.create_default_context(cafile=Path(self._config.proxy_ca_file))
-
-
-async def _why(answer: aiohttp.ClientResponse) -> str:
-    """What a refusal says, to follow a sentence; it tells what somebody can do."""
-    try:
-        document = await answer.json(content_type=None)
-    except (aiohttp.ClientError, ValueError):
-        return ""
-    message = document.get("message") if isinstance(document, dict) else None
-    return f": {message}" if isinstance(message, str) else ""

@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,60 +25,31 @@ from holdfast_launcher.errors import (
     LauncherError,
     NoSuchKernel,
     NotReady,
-    StaleToken,
     Unauthorized,
 )
 from holdfast_launcher.kernelspecs import KernelspecCatalog
-from holdfast_launcher.metrics.figures import LauncherMetrics
-from holdfast_launcher.network.dial_back import STARTS_PATH, dial_back_routes
 from holdfast_protocol.errors import RecordError
 from holdfast_protocol.fencing import Token
 
 _MAX_BODY = 4 * 1024 * 1024
 #: Lines of a kernel's output in an answer, unless the request says how many.
 _LINES = 200
-#: The longest that an answer is held back for news, in seconds.
-_MAX_WAIT = 20
 #: It becomes a directory's name.
 _KERNEL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 _log = structlog.get_logger(__name__)
 
-METRICS_PATH = "/metrics"
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@dataclass(frozen=True, slots=True)
-class Scraping:
-    """Who may read ``/metrics`` besides the holder of the access token: that of ``token``, which
-    opens nothing else, or everybody when it is ``public``."""
-
-    token: str | None = field(default=None, repr=False)
-    public: bool = False
-
-
 def make_app(
-    *,
-    agent: Agent,
-    catalog: KernelspecCatalog,
-    access_token: str,
-    words: LastWords,
-    metrics: LauncherMetrics,
-    scraping: Scraping = Scraping(),
+    *, agent: Agent, catalog: KernelspecCatalog, access_token: str, words: LastWords
 ) -> web.Application:
     """The application; the caller binds it."""
     api = _Api(agent, catalog, words)
     app = web.Application(
-        client_max_size=_MAX_BODY,
-        middlewares=[_errors(metrics), _authentication(access_token, scraping)],
+        client_max_size=_MAX_BODY, middlewares=[_errors, _authentication(access_token)]
     )
-
-    async def figures(request: web.Request) -> web.Response:
-        body, content_type = metrics.render(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-    app.router.add_get(METRICS_PATH, figures)
     app.add_routes(
         [
             web.get("/v1/kernels", api.list_kernels),
@@ -88,7 +58,6 @@ def make_app(
             web.delete("/v1/kernels/{kernel_id}", api.delete),
             web.post("/v1/kernels/{kernel_id}/fence", api.fence),
             web.get("/v1/kernels/{kernel_id}/output", api.output),
-            *dial_back_routes(agent.queue),
             web.get("/v1/launcher", api.launcher),
             web.get("/v1/kernelspecs", api.kernelspecs),
             web.get("/v1/kernelspecs/{name}/{path:.+}", api.resource),
@@ -112,11 +81,7 @@ class _Api:
         return web.json_response(await self._agent.put(kernel_id, fence, order))
 
     async def get(self, request: web.Request) -> web.Response:
-        kernel_id = _kernel_id(request)
-        if "wait" in request.query:
-            wait = min(_number(request.query["wait"], "wait"), _MAX_WAIT)
-            await self._agent.queue.wait_news(kernel_id, timeout=wait)
-        return web.json_response(self._agent.get(kernel_id))
+        return web.json_response(self._agent.get(_kernel_id(request)))
 
     async def delete(self, request: web.Request) -> web.Response:
         return web.json_response(await self._agent.delete(_kernel_id(request), _fence(request)))
@@ -167,12 +132,9 @@ def _fence(request: web.Request) -> Token:
 
 
 def _lines(request: web.Request) -> int:
-    return _number(request.query.get("lines", str(_LINES)), "lines")
-
-
-def _number(text: str, name: str) -> int:
+    text = request.query.get("lines", str(_LINES))
     if not (text.isascii() and text.isdigit()) or len(text) > 6:
-        raise BadRequest(f"{name} must be a number")
+        raise BadRequest("lines must be a number")
     return int(text)
 
 
@@ -189,47 +151,23 @@ def software_version() -> str:
         return "0"
 
 
-def _authentication(access_token: str, scraping: Scraping) -> Any:
+def _authentication(access_token: str) -> Any:
     expected = f"Bearer {access_token}".encode()
-    scraper = None if scraping.token is None else f"Bearer {scraping.token}".encode()
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith(STARTS_PATH):
-            return await handler(request)
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        allowed = hmac.compare_digest(given, expected)
-        if request.path == METRICS_PATH:
-            allowed = allowed or scraping.public
-            allowed = allowed or (scraper is not None and hmac.compare_digest(given, scraper))
-        if not allowed:
+        if not hmac.compare_digest(given, expected):
             raise Unauthorized("this call needs the launcher's access token")
         return await handler(request)
 
     return authenticate
 
 
-def _errors(metrics: LauncherMetrics) -> Any:
-    @web.middleware
-    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await _answered(request, handler)
-        except StaleToken as error:
-            metrics.refused_stale_token()
-            kernel = request.match_info.get("kernel_id")
-            fence = request.headers.get("Holdfast-Fence")
-            _log.warning("stale token refused", kernel_id=kernel, fence=fence, error=str(error))
-            return web.json_response(error.body(), status=error.status)
-
-    return errors
-
-
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The answer, of an error too. Raises StaleToken."""
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except StaleToken:
-        raise
     except LauncherError as error:
         headers = {"Retry-After": "1"} if error.status == 503 else {}
         return web.json_response(error.body(), status=error.status, headers=headers)

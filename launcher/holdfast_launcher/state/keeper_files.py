@@ -91,16 +91,12 @@ class LaunchFile(Struct, frozen=True, kw_only=True):
 
 
 class Activity(Struct, frozen=True, kw_only=True):
-    """``activity.json``. ``counts`` and ``levels``: what the keeper with the log ``epoch`` has
-    counted, and how things stand (``keeper.tally``)."""
+    """``activity.json``."""
 
     execution_state: str = "starting"
     last_activity: str | None = None
     connections: int = 0
     reason: str | None = None
-    epoch: str | None = None
-    counts: dict[str, float] = {}
-    levels: dict[str, float] = {}
 
 
 def read_keeper_file(directory: Path) -> KeeperFile | None:

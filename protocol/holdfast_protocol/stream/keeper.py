@@ -44,8 +44,6 @@ ACK_BYTES: Final = 256 * 1024
 #: A client message longer than this many bytes is refused.
 MAX_MESSAGE_BYTES: Final = 1 << 30
 _REPLACED_KEPT: Final = 1024
-#: Why a client of another log's epoch is told of a gap.
-REPLACED: Final = "the keeper was replaced"
 _PER_ENTRY: Final = 8
 
 
@@ -116,8 +114,6 @@ class SessionStream:
         self.attempt = 0
         self.accepted = known.accepted
         self.sent = 0
-        #: Client messages that came again and were dropped.
-        self.duplicates = 0
         self._epoch = epoch
         self._log = log
         self._chunk_offset = 0
@@ -274,7 +270,7 @@ class SessionStream:
         resumed = Resumed(self._epoch, self.sent, self._chunk_offset, self.accepted)
         frames = [resumed.encode()]
         if stranger:
-            frames.append(Gap(0, self.sent, REPLACED).encode())
+            frames.append(Gap(0, self.sent, "the keeper was replaced").encode())
         return frames
 
     def _take_data(self, frame: ClientData) -> list[Event]:
@@ -286,12 +282,10 @@ class SessionStream:
                 CloseCode.SEQ_SKIPPED,
             )
         fresh = frame.messages[self.accepted + 1 - frame.first_seq :]
-        self.duplicates += len(frame.messages) - len(fresh)
         return [self._accept(message) for message in fresh]
 
     def _take_chunk(self, frame: Chunk) -> list[Event]:
         if frame.seq <= self.accepted:
-            self.duplicates += frame.offset + len(frame.piece) >= frame.total  # at its last piece
             return []
         have = 0 if self._partial is None else len(self._partial)
         if frame.seq != self.accepted + 1 or frame.after != self.accepted or frame.offset != have:

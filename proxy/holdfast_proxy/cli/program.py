@@ -19,9 +19,7 @@ from .completion.command import completion
 from .demo.command import demo
 from .doctor.command import doctor
 from .drain.command import drain
-from .forgetting.command import forget_launcher
 from .history.command import history
-from .import_eg.command import import_eg
 from .kernels.command import kernels
 from .listing.command import list_command
 from .up.command import up
@@ -62,11 +60,9 @@ main.add_command(list_command)
 main.add_command(history)
 main.add_command(kernels)
 main.add_command(drain)
-main.add_command(forget_launcher)
 main.add_command(doctor)
 main.add_command(completion)
 main.add_command(demo)
-main.add_command(import_eg)
 
 
 def _become(module: str, extra: str, config: str) -> NoReturn:

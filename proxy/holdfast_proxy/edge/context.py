@@ -6,7 +6,6 @@ A plain value in the aiohttp application; it must not decide anything.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +20,6 @@ from .arrival import ArrivalClock
 from .auth import Authenticator, Identity
 from .tunnel.pump import ReadBuffer
 from .tunnel.registry import TunnelRegistry
-from .tunnel.turns import Turns
 
 if TYPE_CHECKING:
     from .websocket.standin import Standin
@@ -37,8 +35,6 @@ class Edge:
     clock: ArrivalClock
     tunnels: TunnelRegistry
     buffer: ReadBuffer = field(default_factory=ReadBuffer)
-    #: Who may dial a keeper now.
-    turns: Turns = field(default_factory=Turns)
     draining: bool = False
     #: Clients whose kernel has no keeper yet.
     standins: set[Standin] = field(default_factory=set)
@@ -91,10 +87,7 @@ async def json_object(request: web.Request) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        # By its bytes: what charset a header names must not matter (RFC 8259, section 8.1).
-        value = json.loads(body)
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply", reason="bad_json") from None
+        value = await request.json()
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}", reason="bad_json") from error
     if value is None:

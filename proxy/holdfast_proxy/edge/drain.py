@@ -24,7 +24,6 @@ import structlog
 from ..cluster import KeeperEndpoint
 from .context import Edge
 from .tunnel.dial import DialError, connect
-from .websocket.standin import Standin
 
 BYE_SECONDS: Final = 0.7
 GRACE_SECONDS: Final = 0.1
@@ -52,17 +51,14 @@ async def drain(edge: Edge) -> None:
 
 async def _say_goodbye(edge: Edge) -> int:
     calls = [_tell_keeper(keeper, ids) for keeper, ids in edge.tunnels.by_keeper().items()]
-    standins = [_step_aside(standin) for standin in list(edge.standins)]
+    standins = [
+        asyncio.wait_for(standin.step_aside(), BYE_SECONDS) for standin in list(edge.standins)
+    ]
     results = await asyncio.gather(*calls, *standins, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             _log.warning("a goodbye failed", error=repr(result))
     return sum(result is True for result in results)
-
-
-async def _step_aside(standin: Standin) -> None:
-    async with asyncio.timeout(BYE_SECONDS):
-        await standin.step_aside()
 
 
 async def _tell_keeper(endpoint: KeeperEndpoint, tunnel_ids: list[str]) -> bool:
@@ -85,7 +81,7 @@ async def _tell_keeper(endpoint: KeeperEndpoint, tunnel_ids: list[str]) -> bool:
             finally:
                 transport.abort()
     except (DialError, OSError, TimeoutError) as error:
-        _log.warning("keeper not told of the drain", kernel=endpoint.kernel_id, error=str(error))
+        _log.warning("keeper not told of the drain", kernel_id=endpoint.kernel_id, error=str(error))
         return False
     return status.startswith(b"HTTP/1.1 200")
 

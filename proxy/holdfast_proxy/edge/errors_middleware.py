@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ..errors import Misdirected, ProxyError, Unavailable, draining
+from ..errors import Misdirected, ProxyError, Unavailable
 from .context import EDGE
 
 _log: Final = structlog.get_logger("holdfast.edge")
@@ -40,7 +40,9 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
     except asyncio.CancelledError:
         if not edge.draining:
             raise
-        return error_response(draining())
+        return error_response(
+            Unavailable("this proxy is shutting down; ask another one", retry_after=0.0)
+        )
     except Exception:
         # The outer edge: whatever went wrong, the kernel may be well.
         _log.exception("request failed", method=request.method, path=request.path)

@@ -14,19 +14,18 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ..config import ProxyConfig
-from ..errors import draining
+from ..errors import Unavailable
 from .auth import check_origin
 from .context import ARRIVAL, EDGE, IDENTITY, request_key
 
 _CORS_ORIGIN: Final = request_key("holdfast_cors_origin", str)
-_METHODS: Final = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
-#: The last one is what @jupyterlab/services sends where a page has a cookie of that name.
-_HEADERS: Final = (
-    *("Authorization", "Content-Type"),
-    *("Holdfast-Request", "Holdfast-After", "Holdfast-Max-Age", "X-XSRFToken"),
-)
-_EXPOSED: Final = ("Location", "Retry-After")
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Holdfast-Request, Holdfast-After, Holdfast-Max-Age"
+    ),
+    "Access-Control-Max-Age": "600",
+}
 
 
 def build_gate(public: frozenset[Handler]) -> Middleware:
@@ -46,22 +45,13 @@ def build_gate(public: frozenset[Handler]) -> Middleware:
         if origin is not None:
             request[_CORS_ORIGIN] = origin
             if request.method == "OPTIONS":
-                return web.Response(status=204, headers=_preflight(edge.config))
+                return web.Response(status=204, headers=_PREFLIGHT)
         request[IDENTITY] = edge.authenticator.identify(request.headers, request.query)
         if edge.draining:
-            raise draining()
+            raise Unavailable("this proxy is shutting down; ask another one", retry_after=0.0)
         return await handler(request)
 
     return gate
-
-
-def _preflight(config: ProxyConfig) -> dict[str, str]:
-    """What an allowed page may send (Fetch standard, section 3.2.3)."""
-    return {
-        "Access-Control-Allow-Methods": _METHODS,
-        "Access-Control-Allow-Headers": ", ".join((*_HEADERS, *config.allow_headers)),
-        "Access-Control-Max-Age": str(config.preflight_max_age),
-    }
 
 
 async def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -69,9 +59,5 @@ async def add_cors_headers(request: web.Request, response: web.StreamResponse) -
     origin = request.get(_CORS_ORIGIN)
     if origin is not None:
         response.headers["Access-Control-Allow-Origin"] = origin
-        config = request.app[EDGE].config
-        exposed = ", ".join((*_EXPOSED, *config.expose_headers))
-        response.headers["Access-Control-Expose-Headers"] = exposed
-        if config.allow_credentials:
-            response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.headers["Access-Control-Expose-Headers"] = "Location, Retry-After"
         response.headers.add("Vary", "Origin")

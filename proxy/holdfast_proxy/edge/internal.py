@@ -70,10 +70,8 @@ async def heartbeat(request: web.Request) -> web.Response:
     credential = bearer(request.headers)
     if credential is None:
         raise Unauthorized("a launcher's heartbeat needs its credential", reason="unauthorized")
-    edge = request.app[EDGE]
-    # Before its body is read: a stranger must not make us parse megabytes.
-    await edge.cluster.admit_launcher(launcher_id, credential)
     body = await json_object(request)
+    edge = request.app[EDGE]
     if edge.clock.now() - arrival_of(request) > HEARTBEAT_AGE_SECONDS:
         # Its launcher has told another proxy of newer things; these would overwrite them.
         raise Unavailable("this proxy was frozen for a while; beat again", retry_after=0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +30,6 @@ from holdfast_proxy.cluster import (
     Waiting,
 )
 from holdfast_proxy.errors import Conflict, NotFound, ProxyError, Unavailable
-from holdfast_proxy.metrics.facts import ClusterFacts
-from holdfast_proxy.metrics.figures import ProxyMetrics
 from holdfast_proxy.overview import Administration
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
@@ -44,7 +42,6 @@ from holdfast_proxy.ownership.kernels.endings import Endings
 from holdfast_proxy.ownership.kernels.lifecycle import Lifecycle
 from holdfast_proxy.ownership.kernels.models import is_shown, live_model, recorded_model
 from holdfast_proxy.ownership.kernels.orphans import Orphans
-from holdfast_proxy.ownership.kernels.queued import why_queued
 from holdfast_proxy.ownership.kernels.starting import Starts
 from holdfast_proxy.ownership.kernels.sweep import Sweep
 from holdfast_proxy.ownership.leadership.delegation import Delegation
@@ -52,8 +49,6 @@ from holdfast_proxy.ownership.member import ConfigMismatch, Standing
 from holdfast_proxy.ownership.nodes.launchers import LAUNCHER_TTL
 from holdfast_proxy.ownership.overview.administrator import Administrator
 from holdfast_proxy.ownership.parts import Parts
-from holdfast_proxy.ownership.sessions.sweep import SessionSweep
-from holdfast_proxy.sessions.shelf import Shelf
 from holdfast_proxy.store.contract import Store
 from holdfast_proxy.store.errors import StoreError
 
@@ -77,20 +72,14 @@ class ActiveCluster(Cluster):
         peers: Peers,
         forwarder: Forwarder,
         administrator: Administrator,
-        metrics: ProxyMetrics,
-        facts: Callable[[], ClusterFacts],
-        sessions: Shelf,
     ) -> None:
         self.proxy_id = parts.member.proxy_id
         self.boot_id = parts.member.record.boot_id
-        self.metrics = metrics
-        self._facts = facts
         self._parts = parts
         self._store = store
         self._caller = caller
         self._administrator = administrator
         self._peers = peers
-        self._sessions = sessions
         self._endings = Endings(parts)
         self._starts = Starts(parts, self._endings)
         self._lifecycle = Lifecycle(parts, self._endings, forwarder)
@@ -101,9 +90,6 @@ class ActiveCluster(Cluster):
         self._strangers: set[str] = set()
         self._seeks = SingleFlight(parts.tasks)
         self._draining = False
-        self._session_sweep = SessionSweep(
-            shelf=sessions, view=parts.view, member=parts.member, clock=parts.clock
-        )
 
     def __repr__(self) -> str:
         return f"<ActiveCluster {self.proxy_id} {self.readiness()[0].value} {self._parts.view!r}>"
@@ -113,10 +99,6 @@ class ActiveCluster(Cluster):
     @property
     def administration(self) -> Administration:
         return self._administrator
-
-    @property
-    def sessions(self) -> Shelf:
-        return self._sessions
 
     def readiness(self) -> tuple[Readiness, str]:
         standing = self._parts.member.standing
@@ -136,9 +118,6 @@ class ActiveCluster(Cluster):
         if self._parts.authority.leader is None and not self._parts.authority.may_own:
             return Readiness.DEGRADED, "no proxy leads the cluster: starts and deletes wait"
         return Readiness.READY, "this proxy holds its lease"
-
-    def facts(self) -> ClusterFacts:
-        return self._facts()
 
     def proxies(self) -> list[ProxyInfo]:
         known = {name: entry.record.url for name, entry in self._parts.view.proxies.items()}
@@ -165,7 +144,6 @@ class ActiveCluster(Cluster):
             "leadership": parts.authority.run(),
             "peers": self._peers.run(),
             "sweep": self._sweep.run(),
-            "sessions": self._session_sweep.run(),
             "timeline": parts.timeline.run(),
             "narrator": self._administrator.narrator.run(),
         }
@@ -220,7 +198,7 @@ class ActiveCluster(Cluster):
         model = recorded_model(kernel_id, record, reports.of(kernel_id, record), death)
         if record.state is KernelState.STARTING:
             # so that a front end can say what the kernel waits for
-            return replace(model, reason=self._why_waiting(kernel_id, record))
+            return replace(model, reason=self._why_waiting(record))
         return model
 
     async def get_kernel(self, kernel_id: str, user: str | None) -> KernelModel:
@@ -263,14 +241,11 @@ class ActiveCluster(Cluster):
     def _waiting(self, kernel_id: str, record: KernelRecord) -> Waiting:
         """Says what it waits for; a start that its owner left is taken up at once."""
         self._parts.ownership.wanted(kernel_id)
-        return Waiting(self._why_waiting(kernel_id, record))
+        return Waiting(self._why_waiting(record))
 
-    def _why_waiting(self, kernel_id: str, record: KernelRecord) -> str:
+    def _why_waiting(self, record: KernelRecord) -> str:
         if record.launcher_id not in self._parts.view.launchers:
             return f"waiting for launcher {record.launcher_id!r} to come back"
-        queued = why_queued(self._parts, kernel_id, record)
-        if queued is not None and record.endpoint is None:
-            return queued
         return f"the kernel is being started by launcher {record.launcher_id!r}"
 
     async def kernel_output(self, kernel_id: str, user: str | None, lines: int) -> KernelOutput:
@@ -319,11 +294,8 @@ class ActiveCluster(Cluster):
             model = await self._delegation.start(request)
             if model is not None:
                 return model
-        with self.metrics.starting():
-            entry = await self._starts.start(request)
-        model = self._model(request.kernel_id, entry.record)
-        # Another proxy may have driven the start, and nobody told us of the kernel yet.
-        return replace(model, execution_state="starting") if _is_new(model) else model
+        entry = await self._starts.start(request)
+        return self._model(request.kernel_id, entry.record)
 
     async def interrupt_kernel(self, kernel_id: str, user: str | None, call: LifecycleCall) -> None:
         await self._lifecycle.interrupt(kernel_id, user, call)
@@ -348,13 +320,6 @@ class ActiveCluster(Cluster):
     async def kernelspec_resource(self, name: str, path: str) -> tuple[bytes, str]:
         return await self._parts.kernelspecs.resource(name, path)
 
-    async def admit_launcher(self, launcher_id: str, credential: str) -> None:
-        await self._parts.launchers.admit(launcher_id, credential)
-
-    async def forget_launcher(self, launcher_id: str) -> None:
-        self._parts.member.require()
-        await self._parts.launchers.forget(launcher_id)
-
     async def heartbeat(
         self, launcher_id: str, credential: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -369,7 +334,3 @@ class ActiveCluster(Cluster):
         if joined is not None:
             answer["credential"] = joined
         return answer
-
-
-def _is_new(model: KernelModel) -> bool:
-    return model.execution_state == "unknown"

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import ssl
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from holdfast_protocol.keys import Keys
 from holdfast_protocol.records import ProxyRecord
 from holdfast_proxy.config import ConfigError, Mode, ProxyConfig
-from holdfast_proxy.metrics.figures import ProxyMetrics
-from holdfast_proxy.metrics.measured_store import MeasuredStore
 from holdfast_proxy.ownership.active import ActiveCluster
 from holdfast_proxy.ownership.background import TaskSet
 from holdfast_proxy.ownership.cache import ClusterView
@@ -32,13 +29,10 @@ from holdfast_proxy.ownership.member import Member
 from holdfast_proxy.ownership.nodes.kernelspecs import Kernelspecs
 from holdfast_proxy.ownership.nodes.launchers import Launchers
 from holdfast_proxy.ownership.nodes.reports import Reports
-from holdfast_proxy.ownership.overview.facts import cluster_facts
-from holdfast_proxy.ownership.overview.takeovers import TakeoverWatch
 from holdfast_proxy.ownership.overview.wiring import administer
 from holdfast_proxy.ownership.owner import Ownership
 from holdfast_proxy.ownership.parts import Parts
 from holdfast_proxy.ownership.sealing import Sealer
-from holdfast_proxy.ownership.sessions.stored import StoredSessions
 from holdfast_proxy.store.calls import Login
 from holdfast_proxy.store.contract import Store
 from holdfast_proxy.store.endpoints import TlsFiles
@@ -52,15 +46,10 @@ def assemble(
     """Raises ConfigError."""
     cluster_key = _checked(config)
     clock = clock or Clock()
-    metrics = ProxyMetrics()
-    store = MeasuredStore(store, metrics)
     caller, view = Caller(), ClusterView(store=store, keys=Keys(config.cluster))
     peers = Peers(me=config.id, view=view, caller=caller, clock=clock, ttl=config.lease_ttl)
     member = _member(config, proxy_url, store, clock)
-    parts = _parts(
-        config, store, clock, Sealer([cluster_key]), caller, view, member, peers, metrics
-    )
-    _watch_takeovers(parts, peers, metrics)
+    parts = _parts(config, store, clock, Sealer([cluster_key]), caller, view, member, peers)
     forwarder = Forwarder(me=config.id, cluster_key=cluster_key, caller=caller, clock=clock)
     return ActiveCluster(
         parts=parts,
@@ -69,9 +58,6 @@ def assemble(
         peers=peers,
         forwarder=forwarder,
         administrator=administer(config, parts, store=store, caller=caller, peers=peers),
-        metrics=metrics,
-        facts=partial(cluster_facts, parts, caller=caller, store=store),
-        sessions=StoredSessions(store=store, keys=Keys(config.cluster), view=view, clock=clock),
     )
 
 
@@ -84,14 +70,17 @@ def _parts(
     view: ClusterView,
     member: Member,
     peers: Peers,
-    metrics: ProxyMetrics,
 ) -> Parts:
     keys, tasks = Keys(config.cluster), TaskSet()
     reports = Reports(view=view, clock=clock)
     launchers = _launchers(config, store, view, reports, sealer, clock)
     client = LauncherClient(caller=caller, clock=clock)
     timeline = Timeline(store=store, keys=keys, proxy_id=config.id, clock=clock)
-    authority = _authority(config, store, view, member, peers, timeline)
+    authority: Authority = EveryProxy()
+    if config.mode is Mode.ACTIVE_PASSIVE:
+        authority = OneLeader(
+            store=store, keys=keys, view=view, member=member, peers=peers, timeline=timeline
+        )
     ownership = Ownership(
         store=store,
         keys=keys,
@@ -100,7 +89,6 @@ def _parts(
         peers=peers,
         authority=authority,
         tasks=tasks,
-        count_claim=lambda outcome: metrics.claims.labels(outcome).inc(),
     )
     return Parts(
         clock=clock,
@@ -121,31 +109,6 @@ def _parts(
         takeover_wait=config.takeover_wait,
         node_grace=config.node_grace,
     )
-
-
-def _authority(
-    config: ProxyConfig,
-    store: Store,
-    view: ClusterView,
-    member: Member,
-    peers: Peers,
-    timeline: Timeline,
-) -> Authority:
-    if config.mode is not Mode.ACTIVE_PASSIVE:
-        return EveryProxy()
-    keys = Keys(config.cluster)
-    return OneLeader(
-        store=store, keys=keys, view=view, member=member, peers=peers, timeline=timeline
-    )
-
-
-def _watch_takeovers(parts: Parts, peers: Peers, metrics: ProxyMetrics) -> None:
-    me, now = parts.member.proxy_id, parts.clock.now
-    watch = TakeoverWatch(me=me, view=parts.view, metrics=metrics, clock=now)
-    parts.view.listen(watch.changed)
-    peers.on_evidence(watch.suspected)
-    parts.ownership.on_claimed(watch.claimed)
-    parts.ownership.on_effective(watch.effective)
 
 
 def _launchers(

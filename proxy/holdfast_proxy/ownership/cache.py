@@ -28,7 +28,6 @@ from holdfast_protocol.records import (
     LauncherRecord,
     OwnerRecord,
     ProxyRecord,
-    SessionRecord,
 )
 from holdfast_proxy.store.contract import Get, KeyValue, ModEquals, Store
 from holdfast_proxy.store.errors import Compacted, HistoryReplaced, NoAnswer, StoreError
@@ -43,7 +42,6 @@ _DECODERS: Final[dict[Kind, Callable[[bytes], Any]]] = {
     Kind.ACTIVITY: ActivityRecord.decode,
     Kind.CREDENTIAL: CredentialRecord.decode,
     Kind.KERNEL: decode_kernel,
-    Kind.SESSION: SessionRecord.decode,
     Kind.EVENT: EventRecord.decode,
     Kind.LEADER: OwnerRecord.decode,
     Kind.CONFIG: ConfigRecord.decode,
@@ -125,10 +123,6 @@ class ClusterView:
         return self._entries[Kind.KERNEL]
 
     @property
-    def sessions(self) -> dict[str, Entry[SessionRecord]]:
-        return self._entries[Kind.SESSION]
-
-    @property
     def events(self) -> dict[str, Entry[EventRecord]]:
         """The timeline, as bounded as ``history.narrator`` keeps it."""
         return self._entries[Kind.EVENT]
@@ -200,12 +194,11 @@ class ClusterView:
         return None if entry is None else seen_owner(entry)
 
     async def catch_up(self) -> None:
-        """Hold every kernel and session that had been written when this was called. Raises
-        StoreError.
+        """Hold every kernel that had been written when this was called. Raises StoreError.
 
         A transaction that writes nothing tells the store's revision; the watch has usually
-        brought it already. Where it does not come soon (others write to the same store) both
-        are listed.
+        brought it already. Where it does not come soon (others write to the same store) the
+        kernels are listed.
         """
         probe = await self._store.txn(
             [ModEquals(self._keys.config, 0)], [], [Get(self._keys.config)], timeout=1.0
@@ -214,10 +207,9 @@ class ClusterView:
             async with asyncio.timeout(0.05), self._moved:
                 await self._moved.wait_for(lambda: self._revision >= probe.revision)
         except TimeoutError:
-            for kind in (Kind.SESSION, Kind.KERNEL):
-                snapshot = await self._store.range(self._keys.all_of(kind), timeout=2.0)
-                for found in snapshot:
-                    self.apply(found)
+            snapshot = await self._store.range(self._keys.all_of(Kind.KERNEL), timeout=2.0)
+            for found in snapshot:
+                self.apply(found)
 
     # --- writing into the view ---
 

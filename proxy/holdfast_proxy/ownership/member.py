@@ -124,11 +124,6 @@ class Member:
         return max(0.0, self._clock.now() - sent_at)
 
     @property
-    def fenced_in(self) -> float | None:
-        """Seconds until ``fence_at``; below 0 it has passed. None without a lease."""
-        return None if self._lease is None else self._lease.fence_at - self._clock.now()
-
-    @property
     def registration(self) -> int:
         """The revision that names this term; 0 for none."""
         return self._registration

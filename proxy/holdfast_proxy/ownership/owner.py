@@ -33,15 +33,15 @@ from holdfast_protocol.ownership import (
     decide_claim,
     takeover_delay,
 )
+from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.errors import ProxyError, Unavailable
 from holdfast_proxy.ownership.background import SingleFlight, TaskSet
 from holdfast_proxy.ownership.cache import Change, ClusterView
 from holdfast_proxy.ownership.calls.peers import Peers
-from holdfast_proxy.ownership.claiming import Claiming
 from holdfast_proxy.ownership.leadership.authority import Authority
 from holdfast_proxy.ownership.member import Member
-from holdfast_proxy.store.contract import Delete, ModEquals, Store
-from holdfast_proxy.store.errors import StoreError
+from holdfast_proxy.store.contract import Delete, KeyValue, ModEquals, Put, Store
+from holdfast_proxy.store.errors import LeaseLost, StoreError, Unknown
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +74,6 @@ class Ownership:
         peers: Peers,
         authority: Authority,
         tasks: TaskSet,
-        count_claim: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -83,14 +82,6 @@ class Ownership:
         self._peers = peers
         self._authority = authority
         self._tasks = tasks
-        self._claiming = Claiming(
-            store=store,
-            keys=keys,
-            view=view,
-            member=member,
-            authority=authority,
-            count=count_claim,
-        )
         self._terms: dict[str, Term] = {}
         self._claims = SingleFlight(tasks)
         self._releases = SingleFlight(tasks)
@@ -99,7 +90,6 @@ class Ownership:
         self._freed_at: list[float] = []
         self._closing = False
         self._on_claimed: list[Callable[[str, Token, bool], None]] = []
-        self._on_effective: list[Callable[[str], None]] = []
         view.listen(self._changed)
         peers.on_evidence(self._suspected)
         member.on_joined(self._rejoined)
@@ -115,21 +105,12 @@ class Ownership:
         ``created``: by the start of a new kernel, so there was no owner before."""
         self._on_claimed.append(listener)
 
-    def on_effective(self, listener: Callable[[str], None]) -> None:
-        """``listener(kernel_id)`` when keeper and launcher have acknowledged our token."""
-        self._on_effective.append(listener)
-
     # --- what others ask ---
 
     def token(self, kernel_id: str) -> Token | None:
         """Our token for a kernel that we own as far as we have seen; None when we do not."""
         term = self._terms.get(kernel_id)
         return None if term is None else term.token
-
-    def claim_id(self, kernel_id: str) -> str | None:
-        """What names our last claim of the kernel, for the log."""
-        term = self._terms.get(kernel_id)
-        return None if term is None else term.claim_id
 
     def effective(self, kernel_id: str) -> bool:
         """Keeper and launcher have acknowledged our token."""
@@ -182,9 +163,6 @@ class Ownership:
         term = self._terms.get(kernel_id)
         if term is not None and term.state is TermState.CLAIMED and term.token == token:
             self._terms[kernel_id] = term.after(TermEvent.ACKNOWLEDGED)
-            _log.info("claim in effect", kernel=kernel_id, claim=term.claim_id, token=str(token))
-            for listener in self._on_effective:
-                listener(kernel_id)
 
     def overtaken(self, kernel_id: str, token: Token) -> None:
         """Evidence that ``token`` is not the highest any more (412, or a lost compare)."""
@@ -194,7 +172,7 @@ class Ownership:
             # Given up with its kernel, in a drain or for a newer claim of our own: no trouble.
             expected = self._closing or self._is_gone(kernel_id) or self._is_newer(kernel_id, token)
             say = _log.debug if expected else _log.warning
-            say("ownership lost", kernel=kernel_id, claim=term.claim_id, token=str(token))
+            say("ownership lost", kernel=kernel_id, token=str(token))
 
     def _is_gone(self, kernel_id: str) -> bool:
         kernel = self._view.kernel(kernel_id)
@@ -236,11 +214,33 @@ class Ownership:
                 case Swap(observed):
                     term = term.after(TermEvent.CLAIM_SENT)
                     self._terms[kernel_id] = term
-                    won = await self._claiming.swap(kernel_id, term.claim_id, observed)
+                    won = await self._swap(kernel_id, term.claim_id, observed)
                     if won is not None:
                         return self._won(kernel_id, term, won)
                     seen = await self._seen(kernel_id)
         raise Unavailable("the kernel's ownership is contested; try again")
+
+    async def _swap(self, kernel_id: str, claim_id: str, observed: int) -> Token | None:
+        """The claim's transaction; None when it was lost or its outcome is unknown."""
+        key = self._keys.of(Kind.OWNER, kernel_id)
+        value = OwnerRecord(proxy_id=self._member.proxy_id, claim_id=claim_id).encode()
+        lease = self._member.lease_id
+        try:
+            result = await self._store.txn(
+                [ModEquals(key, observed), self._member.compare, *self._authority.compares],
+                [Put(key, value, lease)],
+                timeout=_TIMEOUT,
+            )
+        except Unknown:
+            return None
+        except LeaseLost as error:
+            raise Unavailable("this proxy has just lost its lease; try again") from error
+        except StoreError as error:
+            raise Unavailable(f"etcd does not answer: {error}") from error
+        if not result.succeeded:
+            return None
+        self._view.apply(KeyValue(key, value, result.revision, result.revision, 1, lease))
+        return Token(self._member.era, result.revision)
 
     async def _seen(self, kernel_id: str) -> SeenOwner | None:
         try:
@@ -250,8 +250,7 @@ class Ownership:
 
     def _won(self, kernel_id: str, term: Term, token: Token, *, created: bool = False) -> Token:
         self._terms[kernel_id] = term.after(TermEvent.CLAIM_WON, token=token)
-        claim = term.claim_id
-        _log.info("kernel owned", kernel=kernel_id, claim=claim, token=str(token), created=created)
+        _log.info("kernel owned", kernel=kernel_id, token=str(token), created=created)
         for listener in self._on_claimed:
             listener(kernel_id, token, created)
         return token

@@ -17,7 +17,6 @@ from aiohttp import web
 from ..edge.admin.feed import Version, encode
 from ..edge.admin.routes import FEED, SNAPSHOTS
 from ..edge.context import EDGE
-from ..edge.tunnel.dial import tune_client
 from ..errors import ProxyError
 
 #: Seconds without a change after which a beat goes out. The page gives up after three of them.
@@ -37,7 +36,6 @@ async def page_events(request: web.Request) -> web.StreamResponse:
             }
         )
         await response.prepare(request)
-        tune_client(request)
         try:
             while not edge.draining:
                 version = await subscriber.next(BEAT_SECONDS)

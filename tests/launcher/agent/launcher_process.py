@@ -47,8 +47,6 @@ class LauncherProcess:
             "keeper_entry": entry,
             "keeper_start_timeout": 15.0,
         }
-        #: What follows the settings: a table for an engine.
-        self.engine_table = ""
         self.config = base / "launcher.toml"
         keep = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
         environment = {name: os.environ[name] for name in keep if name in os.environ}
@@ -77,7 +75,7 @@ class LauncherProcess:
 
     def start(self) -> None:
         lines = [f"{key} = {json.dumps(value)}" for key, value in self.settings.items()]
-        self.config.write_text("\n".join(lines) + "\n" + self.engine_table)
+        self.config.write_text("\n".join(lines) + "\n")
         self.config.chmod(0o600)
         ready = self.base / "ready.json"
         ready.unlink(missing_ok=True)

@@ -209,26 +209,6 @@ async def test_joins_again_when_the_cluster_has_forgotten_it(
     assert first.tokens[-1] == "second-credential"
 
 
-async def test_a_credential_outlives_a_join_that_is_refused(
-    tmp_path: Path, proxies: tuple[SmallProxy, SmallProxy]
-) -> None:
-    """A proxy of another cluster, or one that errs: what was right before is right after it."""
-    first, _ = proxies
-    async with beating(configured(tmp_path, [first.url])):
-        await first.wait_beat()
-        await first.wait_beat()
-        first.accepted = set()
-        seen = len(first.tokens)
-        async with asyncio.timeout(10):
-            while not {"join", "own-credential"} <= set(first.tokens[seen:]):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        first.accepted = {"own-credential"}
-        while not first.beats.empty():
-            first.beats.get_nowait()
-        await first.wait_beat()
-    assert first.tokens[-1] == "own-credential"
-
-
 async def test_all_proxies_away_and_back(
     tmp_path: Path, proxies: tuple[SmallProxy, SmallProxy]
 ) -> None:

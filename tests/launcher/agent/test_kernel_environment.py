@@ -10,7 +10,6 @@ from holdfast_launcher.environment import (
     is_refused,
     kernel_environment,
     kernel_mark,
-    spec_whitelist,
 )
 
 
@@ -82,19 +81,3 @@ def test_base_is_a_short_list_and_what_is_passed_through() -> None:
 def test_incarnations_have_marks_of_their_own() -> None:
     assert kernel_mark("k", "1") != kernel_mark("k", "2")
     assert "nonce" not in kernel_mark("k", "nonce")
-
-
-def test_a_kernelspecs_own_list_is_one_of_names() -> None:
-    """Its holder may let more through; a broken list lets nothing through."""
-    assert spec_whitelist({"env_whitelist": ["DATASET", 7]}) == {"DATASET"}
-    for broken in ({}, {"env_whitelist": "DATASET"}, {"env_whitelist": None}):
-        assert spec_whitelist(broken) == frozenset()
-    made = kernel_environment(
-        kernel_id="k",
-        nonce="n",
-        base={},
-        requested={"DATASET": "iris", "LD_PRELOAD": "x"},
-        whitelist=spec_whitelist({"env_whitelist": ["DATASET", "LD_PRELOAD"]}),
-    )
-    assert made.variables["DATASET"] == "iris"
-    assert made.refused == ("LD_PRELOAD",)

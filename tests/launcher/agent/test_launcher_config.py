@@ -48,7 +48,7 @@ def test_example_of_the_module_is_valid(tmp_path: Path) -> None:
         ({"capacity": {"kernel": 1}}, "kernel"),
         ({"port": 70000}, "port"),
         ({"port": "8"}, "port"),
-        ({"engine": "cray"}, "there is no .cray. here"),
+        ({"engine": "slurm"}, "engine"),
         ({"launcher_id": "../x"}, "launcher_id"),
         ({"proxies": ["http://node7:8888"]}, "node7"),
         ({"proxies": ["ftp://127.0.0.1"]}, "ftp"),

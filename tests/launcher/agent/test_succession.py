@@ -17,16 +17,10 @@ from launcher_process import until
 from test_agent_steps import Bench, K
 
 from holdfast_launcher.agent.adoption import scan
-from holdfast_launcher.agent.succession import (
-    TakeoverBudget,
-    disk_takes,
-    find_successor,
-    take_turn,
-)
+from holdfast_launcher.agent.succession import TakeoverBudget, find_successor, take_turn
 from holdfast_launcher.errors import NonceMismatch, NotReady
 from holdfast_launcher.processes import ProcessId, machine_boot_id
 from holdfast_protocol.fencing import Token
-from support.small_disk import small_disk
 
 
 @pytest.fixture
@@ -150,9 +144,8 @@ async def test_a_launcher_without_descriptors_tries_again(
 
 
 async def test_when_nobody_can_take_over_the_kernel_is_ended_and_why_is_said(
-    bench: Bench, kernel: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, kernel: asyncio.subprocess.Process
 ) -> None:
-    monkeypatch.setattr("holdfast_launcher.agent.takeover.TRY_AGAIN", 0.0)
     await started(bench, kernel)
     bench.engine.failure = "no more disk"
     bench.engine.keepers[0].fall()
@@ -190,55 +183,6 @@ async def test_on_a_full_disk_a_takeover_waits_for_room(
     assert bench.engine.ended == []
 
 
-async def test_a_keeper_that_meets_the_full_disk_in_its_own_start_costs_no_kernel(
-    bench: Bench, kernel: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it is told can be written (the old file's place), what it writes itself cannot."""
-    monkeypatch.setattr("holdfast_launcher.agent.takeover.TRY_AGAIN", 0.0)
-    await started(bench, kernel)
-    looks: list[Path] = []
-
-    def full(directory: Path) -> bool:
-        looks.append(directory)
-        return False
-
-    with monkeypatch.context() as disk:
-        disk.setattr("holdfast_launcher.agent.succession.disk_takes", full)
-        bench.engine.failure = "the keeper exited with status 70; it said: No space left on device"
-        bench.engine.keepers[0].fall()
-        await until(lambda: _true(len(looks) > 5 or bool(bench.engine.ended)), what="it tries")
-        assert (bench.agent.beat()[K]["alive"], bench.engine.ended) == (True, [])
-        bench.engine.failure = None
-        await until(lambda: _true(bench.agent.beat()[K]["reason"] is None), what="it is there")
-    assert bench.engine.ended == []
-    assert len(bench.engine.keepers) == 2
-
-
-async def test_a_kernel_that_ends_meanwhile_is_not_tried_for(
-    bench: Bench, kernel: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast_launcher.agent.takeover.TRY_AGAIN", 0.0)
-    monkeypatch.setattr("holdfast_launcher.agent.succession.disk_takes", lambda _: False)
-    await started(bench, kernel)
-    bench.engine.failure = "no room"
-    bench.engine.keepers[0].fall()
-    kernel.kill()
-    await until(lambda: _true(bench.engine.ended == [K]), what="it is given up")
-    assert bench.agent.beat()[K]["alive"] is False
-
-
-def test_the_room_on_a_disk_is_tried_not_read_off(tmp_path: Path) -> None:
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    with small_disk(directory, 1024 * 1024) as disk:
-        assert disk_takes(directory)
-        hog = disk.fill()
-        assert not disk_takes(directory)
-        hog.unlink()
-        assert disk_takes(directory)
-        assert list(directory.iterdir()) == []
-
-
 @pytest.mark.parametrize("recorded", [True, False])
 async def test_a_full_disk_leaves_no_kernel_unwatched(
     bench: Bench,
@@ -247,7 +191,6 @@ async def test_a_full_disk_leaves_no_kernel_unwatched(
     recorded: bool,
 ) -> None:
     """Its death cannot be written down; it is said all the same, and its kernel is ended."""
-    monkeypatch.setattr("holdfast_launcher.agent.takeover.TRY_AGAIN", 0.0)
     await started(bench, kernel)
     if not recorded:  # nobody is asked to take over
         (bench.config.kernels / K / "kernel" / "incarnation.json").unlink()

@@ -297,21 +297,6 @@ async def test_nobody_at_the_endpoint_is_reported_and_evidence_counts(
     assert [endpoint for endpoint, _ in cluster.unreachable] == [gone]
 
 
-async def test_a_search_that_nobody_answers_is_not_waited_for(cluster: FakeCluster) -> None:
-    """With a node cut off; told too late, the client would take this proxy for dead."""
-    async with RawKeeper() as keeper:
-        gone = keeper.endpoint
-    cluster.add(KERNEL, located=gone)
-    cluster.report_unreachable = _never_answers  # type: ignore[method-assign]
-    async with serve_edge(cluster) as server, asyncio.timeout(10):
-        client = await upgrade(server, KERNEL)
-        assert client.status == 503
-
-
-async def _never_answers(endpoint: KeeperEndpoint, error: str) -> None:
-    await asyncio.Event().wait()
-
-
 async def test_a_keeper_that_moved_is_dialled_at_its_new_place(cluster: FakeCluster) -> None:
     async with RawKeeper() as first:
         gone = first.endpoint

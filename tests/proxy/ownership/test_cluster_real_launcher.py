@@ -57,7 +57,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 def ready(proxy: Proxy) -> bool:
-    return "python3" in (proxy.parts.kernelspecs.names("real") or ())
+    return "python3" in proxy.parts.kernelspecs.names("real")
 
 
 async def test_a_real_kernels_life(site: Site) -> None:

@@ -107,7 +107,7 @@ async def test_an_old_owners_write_is_lost(site: Site) -> None:
 async def _replace_owner(site: Site, proxy: Proxy, kernel_id: str) -> Token:
     """As after evidence: ``proxy`` swaps the owner key although the owner has its lease."""
     seen = await proxy.parts.view.read_owner(kernel_id)
-    token = await proxy.parts.ownership._claiming.swap(kernel_id, "claim", seen.revision)
+    token = await proxy.parts.ownership._swap(kernel_id, "claim", seen.revision)
     assert token is not None
     return token
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from holdfast_protocol.keys import Kind
-from holdfast_protocol.records import ConfigRecord, OwnerRecord
+from holdfast_protocol.records import OwnerRecord
 from holdfast_proxy.cluster import Readiness
 from holdfast_proxy.config import Mode
 from holdfast_proxy.edge.drain import CLUSTER_SECONDS
@@ -144,44 +143,3 @@ async def test_a_drain_in_which_kernels_are_given_up_slowly_ends_the_lease(site:
         await leader.cluster.drain()
     assert site.server.get(site.keys.leader) is None
     assert site.server.get(site.keys.of(Kind.OWNER, kernel_id)) is None
-
-
-async def test_a_raised_era_makes_no_second_election(site: Site) -> None:
-    """Everybody joins anew; the leader's key must not go with the lease that it was put under."""
-    leader = await site.proxy("a")
-    await eventually(lambda: leader.parts.authority.may_own)
-    await site.proxy("b")
-    await site.launcher()
-    kernel_id = await site.running(leader)
-    lost: list[str] = []
-    leader.parts.authority.on_lost(lambda: lost.append("lost"))
-    former = leader.parts.member.lease_id
-    config = site.server.get(site.keys.config)
-    raised = replace(ConfigRecord.decode(config.value), era=2).encode()
-    await leader.store.txn(
-        [ModEquals(site.keys.config, config.mod_revision)], [Put(site.keys.config, raised)]
-    )
-    await eventually(lambda: leader.parts.member.era == 2 and leader.parts.member.holds)
-    await eventually(lambda: str(leader.token(kernel_id)).startswith("2."))
-    await eventually(lambda: leader.parts.ownership.effective(kernel_id))
-    token = leader.token(kernel_id)
-    site.server.revoke(former)  # as when its time is over
-    await leader.parts.view.catch_up()
-    key = site.server.get(site.keys.leader)
-    assert key is not None
-    assert key.lease == leader.parts.member.lease_id
-    assert leader.parts.authority.compares == [ModEquals(site.keys.leader, key.mod_revision)]
-    assert (lost, leader.token(kernel_id)) == ([], token)
-
-
-async def test_a_leader_key_whose_move_was_not_answered_is_read_off(site: Site) -> None:
-    """Otherwise it leads by a revision that is not its key's, and every claim of it is lost."""
-    leader = await site.proxy("a")
-    await eventually(lambda: leader.parts.authority.may_own)
-    authority, key = leader.parts.authority, site.server.get(site.keys.leader)
-    again = Put(site.keys.leader, key.value, leader.parts.member.lease_id)
-    await leader.store.txn([ModEquals(site.keys.leader, key.mod_revision)], [again])
-    moved = site.server.get(site.keys.leader).mod_revision
-    await eventually(lambda: authority.compares == [ModEquals(site.keys.leader, moved)])
-    await site.launcher()
-    assert await site.running(leader)

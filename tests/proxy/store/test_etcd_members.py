@@ -173,31 +173,3 @@ async def test_without_a_quorum_only_serializable_reads_are_answered(
             assert events[-1].kv is not None
             assert events[-1].kv.value == b"3"
             assert len({event.revision for event in events}) == len(events)
-
-
-@pytest.mark.parametrize("how", ["frozen", "killed"])
-async def test_all_members_away(three: EtcdCluster, prefix: str, how: str) -> None:
-    """Each call ends by its deadline, and when they are back the watch has every event once."""
-    async with EtcdStore(EtcdConfig(endpoints=three.endpoints, watch=TIMING)) as store:
-        start = await write(store, Put(prefix, b"1"))
-        lease = await store.lease_grant(30)
-        async with store.watch(prefix, start_revision=start) as watch:
-            await take_until(watch, start)
-            for member in three.members:
-                member.freeze() if how == "frozen" else member.kill()
-            async with asyncio.timeout(10):
-                outcomes = await asyncio.gather(
-                    store.get(prefix, timeout=1),
-                    store.range(prefix, serializable=True, timeout=1),
-                    store.txn([ModEquals(prefix, 0)], [Put(prefix, b"never")], timeout=1),
-                    store.lease_keepalive(lease, timeout=1),
-                    return_exceptions=True,
-                )
-            assert all(isinstance(outcome, NoAnswer) for outcome in outcomes), outcomes
-            for member in three.members:
-                member.thaw() if how == "frozen" else member.start()
-            await healthy(three)
-            assert await store.lease_keepalive(lease, timeout=20) == 30
-            revisions = [await write(store, Put(prefix + name, b"")) for name in "ab"]
-            events = await take_until(watch, revisions[-1])
-            assert [event.revision for event in events] == revisions

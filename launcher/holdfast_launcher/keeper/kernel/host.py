@@ -54,7 +54,6 @@ class Host(KernelHost):
         self._state = State.NEW
         self._number = 0
         self._reason: str | None = None
-        self._foretold: str | None = None
         self._current: Incarnation | None = None
         self._sessions: set[str] = set()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -126,9 +125,6 @@ class Host(KernelHost):
             except KernelStartFailed as error:
                 self._give_up(str(error))
                 raise
-
-    def foretell_end(self, reason: str) -> None:
-        self._foretold = reason
 
     async def shutdown(self, *, now: bool) -> None:
         self._aborted.set()
@@ -232,8 +228,6 @@ class Host(KernelHost):
 
     async def _crashed(self, reason: str) -> None:
         """Start again while the budget lasts. Every attempt that fails is a crash, too."""
-        if self._foretold is not None and not self._aborted.is_set():
-            return await self._end_dead(self._foretold)
         while not self._aborted.is_set():
             _log.warning("kernel_crashed", incarnation=self._number, reason=reason)
             if not self._budget.spend(time.monotonic()):
@@ -245,11 +239,11 @@ class Host(KernelHost):
             except KernelStartFailed as error:
                 reason = str(error)
                 continue
-            return None
+            return
         if not self._aborted.is_set():
             limit = self._config.autorestart_limit
             reason += f"; it was restarted {limit} times already" if limit else ""
-        return await self._end_dead(reason)
+        await self._end_dead(reason)
 
     async def _end_dead(self, reason: str) -> None:
         if self._current is not None:

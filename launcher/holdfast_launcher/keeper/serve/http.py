@@ -242,8 +242,7 @@ class KeeperApi:
             raise _Refusal(400, "bad_request", "Holdfast-Request has 1-128 of [A-Za-z0-9._-]")
 
         async def run() -> Answer:
-            token = request.headers.get("Holdfast-Fence")
-            _log.info("lifecycle.call", call=request.path, request=request_id, fence=token)
+            _log.info("lifecycle.call", call=request.path, request=request_id)
             try:
                 await act()
             except (

@@ -57,7 +57,7 @@ class Hub(KernelListener):
     ) -> None:
         self.epoch = epoch
         self.journal = journal
-        self.sessions, self.tally = sessions, sessions.tally
+        self.sessions = sessions
         self.requests = RequestBook()
         self._gate = gate
         self._writer = writer
@@ -116,7 +116,6 @@ class Hub(KernelListener):
     def lost(self, count: int, reason: str) -> None:
         """Shown in every cell that the kernel may have been speaking to."""
         _log.warning("kernel.lost", count=count, why=reason)
-        self.tally.kernel_lost(count)
         for request in self.requests.all_given():
             self._publish(self._writer.lost(self._kernel_session(), request, count, reason))
 
@@ -124,7 +123,6 @@ class Hub(KernelListener):
         """Answers first, then the lifecycle entry, so that who reads up to it has them."""
         _log.info("kernel.ended", incarnation=incarnation, state=state, why=reason)
         dead = state == "dead"
-        self.tally.ended(state)
         self._between = True
         failure = notices.died(reason) if dead else notices.restarted(reason)
         for request in self.requests.end_incarnation():
@@ -170,7 +168,6 @@ class Hub(KernelListener):
                 self.journal,
                 mark_of=self._marks.get,
                 input_open=self.requests.input_open,
-                clock=self.sessions.clock,
             )
         return session.plain
 
@@ -238,16 +235,15 @@ class Hub(KernelListener):
         """The session's client has everything up to ``seq``."""
         self.requests.acknowledged(session.session_id, seq)
         self.journal.trim()
-        self.tally.moved()
         floor = self.journal.index.floor
         for gone in [seq for seq in self._marks if seq <= floor]:
             del self._marks[gone]
 
     def show_loss(self, session: Session, loss: Loss) -> None:
         """Its client is being told of a gap: say so in every cell that the gap touched, once."""
-        if not session.is_news(loss):
+        if loss.last <= session.loss_shown:
             return
-        self.tally.gap(loss.reason)
+        session.loss_shown = loss.last
         kernel, name = self._kernel_session(), session.session_id
         _log.warning("session.gap", session=name, first=loss.first, last=loss.last, why=loss.reason)
         for touched in self.requests.touched(name, loss):

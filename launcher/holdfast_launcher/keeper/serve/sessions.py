@@ -17,10 +17,8 @@ from typing import Final
 
 from holdfast_protocol.errors import CloseCode
 from holdfast_protocol.frames import ByeReason
-from holdfast_protocol.log import Loss
 from holdfast_protocol.stream.keeper import Remembered, SessionStream
 
-from ..tally import Tally
 from .clients.plain import PlainStream
 
 #: Sessions of which only the numbers are kept; less than a kilobyte each.
@@ -34,10 +32,6 @@ class Attachment(ABC):
     tunnel: str | None
     #: Whether a close frame of its client's came: a broken connection has none.
     left = False
-    #: When its client was last heard, and when it was told to come back elsewhere; the loop's
-    #: clock, None: not yet.
-    heard_at: float | None = None
-    sent_away_at: float | None = None
 
     @abstractmethod
     def wake(self) -> None:
@@ -63,12 +57,8 @@ class Session:
         self.attachment: Attachment | None = None
         #: When its last connection went (the loop's clock); None while there is one.
         self.absent_since: float | None = None
-        #: When its connection was lost, as far as that is known here; None: its client left it.
-        self.cut_at: float | None = None
-        #: It had a connection before.
-        self.met = False
-        # The last loss that was shown in its cells.
-        self._shown_first, self._shown_last = 0, 0
+        #: Losses up to this seq were shown in its cells.
+        self.loss_shown = 0
         #: Whether the kernel side holds sockets for it.
         self.open = False
 
@@ -82,17 +72,6 @@ class Session:
         known = self.stream or self.remembered
         return 0 if known is None else known.accepted
 
-    def is_news(self, loss: Loss) -> bool:
-        """Whether some of ``loss`` was not shown yet; from now on it was.
-
-        A loss that ends where a shown one ends may begin earlier: the connection that the first
-        one was shown on was dead, and what had been written to it before is lost now, too.
-        """
-        if loss.last <= self._shown_last and loss.first >= self._shown_first:
-            return False
-        self._shown_first, self._shown_last = loss.first, loss.last
-        return True
-
     def wake(self) -> None:
         if self.attachment is not None:
             self.attachment.wake()
@@ -101,9 +80,8 @@ class Session:
 class Sessions:
     """All sessions of a kernel by id. ``clock`` in seconds."""
 
-    def __init__(self, clock: Callable[[], float], tally: Tally | None = None) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.tally = tally or Tally()
         self._by_id: dict[str, Session] = {}
         # the longest remembered first
         self._remembered: dict[str, Remembered] = {}
@@ -132,7 +110,6 @@ class Sessions:
             return session, False
         session = self._by_id[session_id] = Session(session_id, durable=durable)
         session.remembered = self._remembered.pop(session_id, None)
-        session.met = session.remembered is not None
         self._holding.discard(session_id)
         session.absent_since = self.clock()
         return session, True
@@ -140,7 +117,6 @@ class Sessions:
     def attach(self, session: Session, attachment: Attachment) -> Attachment | None:
         """Make ``attachment`` the live one; returns the one that it replaces."""
         old, session.attachment = session.attachment, attachment
-        self._count(session, None if old is attachment else old)
         session.absent_since = None
         if session not in self.attached:
             self.attached.append(session)
@@ -152,31 +128,8 @@ class Sessions:
             return False
         session.attachment = None
         session.absent_since = self.clock()
-        session.cut_at = attachment.sent_away_at
-        if session.cut_at is None and not attachment.left:
-            session.cut_at = session.absent_since
         self.attached.remove(session)
         return True
-
-    def _count(self, session: Session, replaced: Attachment | None) -> None:
-        """Count a new connection, and how long its session had none.
-
-        A connection that is replaced while it looks alive was lost unseen (a frozen proxy, a cut
-        line): the time counts from when its client was last heard, which is early by as long as
-        the client had nothing to say (a heartbeat's seconds, see ``clients.connection``).
-        """
-        if not session.met:
-            session.met = True
-            self.tally.add("sessions_opened")
-            return
-        self.tally.add("resumes")
-        since, seen = session.cut_at, True
-        if replaced is not None:
-            since, seen = replaced.sent_away_at, replaced.sent_away_at is not None
-            since = since or replaced.heard_at
-        session.cut_at = None
-        if since is not None:
-            self.tally.failover(self.clock() - since, seen=seen)
 
     def accepted(self, session_id: str) -> int:
         """The highest seq accepted of this session; 0 when there is none."""

@@ -37,35 +37,13 @@ class Status:
         self._last_activity = self._now()
 
     def activity(self) -> dict[str, Any]:
-        """What the kernel does, for whoever asks."""
+        """What ``activity.json`` holds."""
         info = self._hub.host.info()
         return {
             "execution_state": info.execution_state,
             "last_activity": iso(self._last_activity),
             "connections": len(self._hub.sessions.attached),
             "reason": info.reason,
-        }
-
-    def record(self) -> dict[str, Any]:
-        """What ``activity.json`` holds: ``activity``, and for the launcher's ``/metrics`` what was
-        counted since the log ``epoch`` began, and how things stand."""
-        journal, sessions = self._hub.journal, self._hub.sessions
-        index = journal.index
-        return {
-            **self.activity(),
-            "epoch": self._hub.epoch.hex(),
-            "counts": {
-                **self._hub.tally.counts,
-                "log_entries": index.head,
-                "log_dropped": journal.lost,
-            },
-            "levels": {
-                "log_memory_bytes": journal.memory_size,
-                "log_disk_bytes": journal.disk_size,
-                "log_entries": index.head - index.floor,
-                "sessions": sum(1 for _ in sessions),
-                "connections": len(sessions.attached),
-            },
         }
 
     def state(self) -> dict[str, Any]:

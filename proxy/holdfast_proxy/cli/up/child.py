@@ -136,10 +136,8 @@ class Child:
         if process is not None and process.returncode is None:
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)  # a stopped process acts on nothing else
-            # Not wait_for: before Python 3.12 it could swallow a cancellation.
             with suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await process.wait()
+                await asyncio.wait_for(process.wait(), grace)
         self.kill()
         if self._task is not None:
             await asyncio.gather(self._cancelled_between_runs(), return_exceptions=True)

@@ -59,8 +59,7 @@ async def _run(argv: Sequence[str], env: Mapping[str, str], timeout: float) -> N
         *argv, env=dict(env), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
     )
     try:
-        async with asyncio.timeout(timeout):  # wait_for could swallow a cancellation before 3.12
-            await process.wait()
+        await asyncio.wait_for(process.wait(), timeout)
     except TimeoutError:
         process.kill()
         await process.wait()

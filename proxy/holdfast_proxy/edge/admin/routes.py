@@ -15,7 +15,6 @@ from ...cluster import Readiness
 from ...errors import BadRequest, Unavailable
 from ...overview import DEGRADED, DRAINING, READY, EdgeState, Overview
 from ..context import EDGE, Edge, identity_of
-from ..tunnel.dial import tune_client
 from .access import require_admin
 from .feed import PUSHED_LINES, Feed, Snapshots, Subscriber, Version, encode
 
@@ -50,7 +49,6 @@ def routes(base: str) -> list[web.RouteDef]:
         web.get(f"{own}/checks", checks),
         web.get(f"{own}/proxy", proxy),
         web.post(f"{own}/proxies/{{proxy_id}}/drain", drain_proxy),
-        web.delete(f"{own}/launchers/{{launcher_id}}", forget_launcher),
     ]
 
 
@@ -103,14 +101,6 @@ async def drain_proxy(request: web.Request) -> web.Response:
     return web.json_response({"draining": proxy_id}, status=202)
 
 
-async def forget_launcher(request: web.Request) -> web.Response:
-    """Have the cluster forget a launcher's credential, so that it may join anew."""
-    edge = _admitted(request)
-    launcher_id = request.match_info["launcher_id"]
-    await edge.cluster.forget_launcher(launcher_id)
-    return web.json_response({"forgotten": launcher_id})
-
-
 async def cluster_events(request: web.Request) -> web.StreamResponse:
     """The overview whenever it changed, as server-sent events, until the client goes or we do."""
     edge = _admitted(request)
@@ -124,7 +114,6 @@ async def cluster_events(request: web.Request) -> web.StreamResponse:
             }
         )
         await response.prepare(request)
-        tune_client(request)
         await response.write(b"retry: 1000\n\n")
         try:
             await _send_versions(request, response, subscriber)

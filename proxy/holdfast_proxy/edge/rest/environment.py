@@ -42,11 +42,10 @@ def kernel_environment(
 ) -> dict[str, str]:
     """What of ``env`` a kernel gets. Raises BadRequest naming the variable, never its value.
 
-    KERNEL_ID is left out (it is the kernel's id already), and KERNEL_USERNAME is always the user
-    of the token: a client cannot claim another name.
+    KERNEL_ID is left out (it is the kernel's id already), and KERNEL_USERNAME, if given, becomes
+    the user of the token: a client cannot claim another name.
     """
-    # KERNEL_ID is no variable of the kernel's; a proxy that passes a start on adds it.
-    if len(env) - ("KERNEL_ID" in env) > MAX_VARIABLES:
+    if len(env) > MAX_VARIABLES:
         raise BadRequest(f"env has more than {MAX_VARIABLES} variables")
     passed: dict[str, str] = {}
     for name, value in env.items():
@@ -62,20 +61,8 @@ def kernel_environment(
             raise BadRequest(
                 f"env: the value of {name} is longer than {MAX_VALUE_CHARACTERS} characters"
             )
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise BadRequest(f"env: the value of {name} is not Unicode")
         passed[name] = value
     passed.pop("KERNEL_ID", None)
-    passed["KERNEL_USERNAME"] = user
+    if "KERNEL_USERNAME" in passed:
+        passed["KERNEL_USERNAME"] = user
     return passed
-
-
-def allowed_by_spec(spec: Mapping[str, Any]) -> frozenset[str]:
-    """Names that a kernelspec's own ``metadata.holdfast.env_whitelist`` lets clients set. What
-    decides which code runs stays refused, whoever lists it."""
-    found: Any = spec
-    for key in ("spec", "metadata", "holdfast", "env_whitelist"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, list):
-        return frozenset()
-    return frozenset(name for name in found if isinstance(name, str) and not is_refused(name))

@@ -15,10 +15,9 @@ from urllib.parse import quote
 from aiohttp import web
 
 from ...cluster import KernelModel, LifecycleCall, StartRequest
-from ...errors import BadRequest, Unavailable
+from ...errors import BadRequest
 from ..context import EDGE, Edge, arrival_of, identity_of, json_object, kernel_id_of
-from .environment import allowed_by_spec, kernel_environment
-from .fields import MAX_NAME, MAX_PATH, table, text
+from .environment import kernel_environment
 from .lifecycle_headers import read_call, read_request_id, refuse_if_late
 
 
@@ -53,11 +52,10 @@ async def start_kernel(request: web.Request) -> web.Response:
     user = identity.user
     if user is None:
         raise BadRequest("a forwarded start must name its user")
-    body = await json_object(request)
     start = read_start(
-        body,
+        await json_object(request),
         user=user,
-        whitelist=frozenset(edge.config.env_whitelist) | _spec_whitelist(edge, body.get("name")),
+        whitelist=edge.config.env_whitelist,
         request_id=read_request_id(request.headers),
         forwarded_by=identity.forwarded_by,
     )
@@ -102,14 +100,19 @@ def read_start(
     body: dict[str, Any],
     *,
     user: str,
-    whitelist: frozenset[str],
+    whitelist: tuple[str, ...],
     request_id: str | None,
     forwarded_by: str | None = None,
 ) -> StartRequest:
     """POST /api/kernels after validation. Raises BadRequest naming the field."""
-    name = text(body, "name", most=MAX_NAME, what="a kernelspec's name", empty=False)
-    path = text(body, "path", most=MAX_PATH, what="a string")
-    env = table(body, "env")
+    name, path, env = body.get("name"), body.get("path"), body.get("env")
+    env = {} if env is None else env
+    if name is not None and (not isinstance(name, str) or not name or len(name) > 256):
+        raise BadRequest("name must be a kernelspec's name")
+    if path is not None and (not isinstance(path, str) or "\0" in path or len(path) > 4096):
+        raise BadRequest("path must be a string of at most 4096 characters")
+    if not isinstance(env, dict):
+        raise BadRequest("env must be an object of strings")
     return StartRequest(
         kernel_id=_kernel_id(env.get("KERNEL_ID")),
         user=user,
@@ -119,15 +122,6 @@ def read_start(
         request_id=request_id,
         forwarded_by=forwarded_by,
     )
-
-
-def _spec_whitelist(edge: Edge, name: object) -> frozenset[str]:
-    try:
-        known = edge.cluster.kernelspecs()
-    except Unavailable:
-        return frozenset()  # the start will say so
-    wanted = name if isinstance(name, str) else known["default"]
-    return allowed_by_spec(known["kernelspecs"].get(wanted, {}))
 
 
 def _kernel_id(wanted: object) -> str:

@@ -19,8 +19,6 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
-from aiohttp import web
-
 from ...cluster import KeeperEndpoint
 from ...config import is_loopback
 from .handshake import (
@@ -32,9 +30,7 @@ from .handshake import (
     keeper_request,
 )
 
-#: Time for one SYN that was lost, which TCP repeats after a second. With a node that is cut off,
-#: each client waits this long to be told so: `unreachable` is to be seen within 5 s.
-CONNECT_SECONDS: Final = 1.5
+CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
 #: How long sent bytes may stay unacknowledged before the kernel gives a connection up. Above
 #: any pause of a slow but living reader that we want to sit out; both ends ping by themselves.
@@ -174,12 +170,6 @@ def tune(transport: HasSocket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
-
-
-def tune_client(request: web.Request) -> None:
-    """``tune`` for a client's connection that stays open; one that is gone already is left."""
-    if request.transport is not None and not request.transport.is_closing():
-        tune(request.transport)
 
 
 class _UpgradeProtocol(asyncio.Protocol):

@@ -160,11 +160,6 @@ class Tunnel:
         if to_client:
             self.client.transport.write(to_client)
 
-    @property
-    def carried(self) -> tuple[int, int]:
-        """Bytes to the keeper and to the client so far."""
-        return self.client.bytes_read, self.keeper.bytes_read
-
     def abort(self) -> None:
         """End both legs at once; unsent bytes are dropped. Idempotent."""
         for leg in (self.client, self.keeper):

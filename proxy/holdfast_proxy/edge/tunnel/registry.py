@@ -21,8 +21,6 @@ class TunnelEntry:
     id: str
     endpoint: KeeperEndpoint
     abort: Callable[[], None] | None = None
-    #: Bytes carried so far, to the keeper and to the client.
-    carried: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
 
 class TunnelRegistry:
@@ -32,7 +30,6 @@ class TunnelRegistry:
         self._proxy_id = proxy_id
         self._numbers = itertools.count(1)
         self._entries: dict[str, TunnelEntry] = {}
-        self._over = (0, 0)
 
     def __repr__(self) -> str:
         return f"<TunnelRegistry {self._proxy_id}: {len(self._entries)} live>"
@@ -48,16 +45,7 @@ class TunnelRegistry:
 
     def close(self, entry: TunnelEntry) -> None:
         """Take an entry off. Idempotent."""
-        if self._entries.pop(entry.id, None) is not None:
-            self._over = _sum(self._over, entry.carried())
-
-    @property
-    def carried(self) -> tuple[int, int]:
-        """Bytes to keepers and to clients through all tunnels there ever were."""
-        total = self._over
-        for entry in self._entries.values():
-            total = _sum(total, entry.carried())
-        return total
+        self._entries.pop(entry.id, None)
 
     def by_keeper(self) -> dict[KeeperEndpoint, list[str]]:
         """The tunnel ids that each keeper has of us."""
@@ -71,7 +59,3 @@ class TunnelRegistry:
         for entry in list(self._entries.values()):
             if entry.abort is not None:
                 entry.abort()
-
-
-def _sum(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    return one[0] + other[0], one[1] + other[1]

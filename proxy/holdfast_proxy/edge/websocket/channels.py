@@ -8,7 +8,6 @@ error response; after it there is no response any more. Must not know frames or 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -28,9 +27,6 @@ from .standin import Standin
 GRANTS: Final = "read,execute"
 #: An upgrade that lay here longer than this many seconds has been given up by its client.
 UPGRADE_AGE_SECONDS: Final = 5.0
-#: How long a client waits for the launcher's word on a keeper that does not answer. With a node
-#: that is cut off the launcher is silent, too, and the client must be told before it gives us up.
-SEEK_SECONDS: Final = 0.5
 _log: Final = structlog.get_logger("holdfast.tunnel")
 
 
@@ -40,7 +36,10 @@ async def channels(request: web.Request) -> web.StreamResponse:
     kernel_id = kernel_id_of(request)
     user = identity_of(request).user
     upgrade = read_upgrade(request.headers, request.query.get("session_id"))
-    _check_age(edge, request)
+    if edge.clock.now() - arrival_of(request) > UPGRADE_AGE_SECONDS:
+        # The client has come back elsewhere meanwhile; a second connection of its session would
+        # take the kernel from the first.
+        raise Unavailable("this proxy was frozen for a while; connect again", retry_after=0.0)
     located: KeeperEndpoint | Waiting | Dead | None = None
     for _ in range(2):
         tried, located = located, await edge.cluster.locate(kernel_id, user)
@@ -52,19 +51,9 @@ async def channels(request: web.Request) -> web.StreamResponse:
         try:
             return await _tunnel(edge, request, located, upgrade, user)
         except KeeperUnreachable as error:
-            edge.cluster.metrics.tunnel_failures.labels("unreachable").inc()
-            _log.warning("keeper unreachable", kernel=kernel_id, error=str(error))
-            with suppress(TimeoutError):  # the search goes on without us
-                async with asyncio.timeout(SEEK_SECONDS):
-                    await edge.cluster.report_unreachable(located, str(error))
+            _log.warning("keeper unreachable", kernel_id=kernel_id, error=str(error))
+            await edge.cluster.report_unreachable(located, str(error))
     raise Unavailable(f"the keeper of kernel {kernel_id} cannot be reached now; try again")
-
-
-def _check_age(edge: Edge, request: web.Request) -> None:
-    """Raises Unavailable when the client will have come back elsewhere meanwhile: a second
-    connection of its session would take the kernel from the first."""
-    if edge.clock.now() - arrival_of(request) > UPGRADE_AGE_SECONDS:
-        raise Unavailable("this proxy was frozen for a while; connect again", retry_after=0.0)
 
 
 async def _tunnel(
@@ -76,23 +65,15 @@ async def _tunnel(
 ) -> web.StreamResponse:
     entry = edge.tunnels.open(endpoint)
     try:
-        async with edge.turns.take():
-            _check_age(edge, request)
-            if request.transport is None or request.transport.is_closing():
-                raise Unavailable("the client left while it waited for its turn")
-            keeper = await _open_keeper(edge, entry, upgrade, user)
-            tunnel = _join(edge, request, keeper, upgrade)
-        entry.abort, entry.carried = tunnel.abort, lambda: tunnel.carried
-        edge.cluster.metrics.tunnels_opened.inc()
-        log = _log.bind(kernel=endpoint.kernel_id, session=upgrade.session_id, tunnel=entry.id)
-        log.info("tunnel open", speaks=keeper.subprotocol)
+        keeper = await _open_keeper(edge, entry, upgrade, user)
+        tunnel = _join(edge, request, keeper, upgrade)
+        entry.abort = tunnel.abort
+        _log.debug("tunnel open", tunnel=entry.id, kernel_id=endpoint.kernel_id)
         try:
             await asyncio.shield(tunnel.closed)
         finally:
             tunnel.abort()  # after a cancellation; otherwise both legs are gone already
-            to_keeper, to_client = tunnel.carried
-            log.info("tunnel closed", to_keeper=to_keeper, to_client=to_client)
-            log.debug("how the tunnel ended", state=repr(tunnel))
+            _log.debug("tunnel closed", tunnel=entry.id, state=repr(tunnel))
         return TunnelledResponse()
     finally:
         edge.tunnels.close(entry)
@@ -107,8 +88,7 @@ async def _open_keeper(
             entry.endpoint, upgrade, tunnel_id=entry.id, user=user or "", grants=GRANTS
         )
     except KeeperRefused as error:
-        edge.cluster.metrics.tunnel_failures.labels("refused").inc()
-        _log.warning("keeper refused", kernel=entry.endpoint.kernel_id, status=error.status)
+        _log.warning("keeper refused", kernel_id=entry.endpoint.kernel_id, status=error.status)
         word = "refused this proxy" if error.status in (401, 403) else "is not ready"
         raise Unavailable(
             f"the keeper of kernel {entry.endpoint.kernel_id} {word} ({error.status}); try again",

@@ -81,7 +81,6 @@ class Standin:
         if request.transport is not None:
             tune(request.transport)
         self._edge.standins.add(self)
-        _log.info("standin", kernel=self._kernel_id, session=self._upgrade.session_id)
         reader = asyncio.create_task(self._read_client())
         keeper = asyncio.create_task(self._stand_in(request, located))
         try:
@@ -182,7 +181,7 @@ class Standin:
         if reason == self._reason:
             return
         self._reason = reason
-        _log.info("standing in", kernel=self._kernel_id, reason=reason)
+        _log.info("standing in", kernel_id=self._kernel_id, reason=reason)
         for cell in self._cells:
             await self._write(_writer().stream(_note(reason), cell))
 
@@ -196,8 +195,7 @@ class Standin:
             return True
         await self._socket.ping(_NONCE)
         try:
-            async with asyncio.timeout(PROOF_SECONDS):
-                await self._proof.wait()
+            await asyncio.wait_for(self._proof.wait(), PROOF_SECONDS)
         except TimeoutError:
             return False
         return True

@@ -89,8 +89,6 @@ class Caller:
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._closed = False
-        #: Answers that a token of ours is not the highest any more (412).
-        self.stale_tokens = 0
 
     def __repr__(self) -> str:
         return f"<Caller {'closed' if self._closed else 'open'}>"
@@ -127,7 +125,6 @@ class Caller:
                 allow_redirects=False,
                 ssl=_verification(target),
             ) as response:
-                self.stale_tokens += response.status == 412
                 return Answer(response.status, response.headers, await _body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ServerFingerprintMismatch) as error:
             raise NotSent(str(error), refused=_is_refusal(error)) from error

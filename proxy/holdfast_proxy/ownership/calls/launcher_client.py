@@ -52,8 +52,6 @@ class Handle:
     """What a launcher says of one kernel. Without endpoint it is not alive, on evidence."""
 
     alive: bool
-    #: It waits for its turn on the engine and has no keeper yet; ``reason`` says for what.
-    pending: bool = False
     reason: str | None = None
     nonce: str | None = None
     spec: str | None = None
@@ -75,7 +73,6 @@ class Handle:
             endpoint = source.inner("endpoint") or Fields({}, "handle, field 'endpoint'")
             handle = cls(
                 alive=source.boolean("alive", default=True),
-                pending=source.text_or_none("state") == "pending",
                 reason=source.text_or_none("reason"),
                 nonce=source.text_or_none("nonce"),
                 spec=source.text_or_none("spec"),
@@ -90,7 +87,7 @@ class Handle:
         except RecordError as error:
             raise LauncherError(f"not a kernel's handle: {error}") from error
         complete = handle.host and 0 < handle.port < 65536 and handle.credential and handle.epoch
-        if handle.alive and not handle.pending and not complete:
+        if handle.alive and not complete:
             raise LauncherError("a living kernel's handle lacks endpoint, credential or epoch")
         return handle
 
@@ -120,14 +117,10 @@ class LauncherClient:
         )
         return Handle.read(answer.document)
 
-    async def find(self, target: Target, kernel_id: str, *, wait: int = 0) -> Handle | None:
-        """The kernel's handle; None when the launcher never knew it. Raises LauncherError.
-
-        ``wait``: of a start that waits, an answer without news may be held back for so long.
-        """
-        path = _kernel(kernel_id) + (f"?wait={wait}" if wait else "")
+    async def find(self, target: Target, kernel_id: str) -> Handle | None:
+        """The kernel's handle; None when the launcher never knew it. Raises LauncherError."""
         try:
-            answer = await self._call("GET", target, path, timeout=QUICK + wait)
+            answer = await self._call("GET", target, _kernel(kernel_id), timeout=QUICK)
         except LauncherRefused as error:
             if error.status == 404:
                 return None

@@ -110,7 +110,7 @@ class Endings:
         try:
             target = parts.launchers.target(record.launcher_id)
             handle = await parts.launcher_client.find(target, kernel_id)
-            if handle is None or handle.pending:
+            if handle is None:
                 return False
             if handle.alive:
                 check_endpoint(target.url, handle)
@@ -179,12 +179,10 @@ class Endings:
         try:
             ended = entry.record.buried or await self._end_kernel(kernel_id, entry, token)
             if ended:
-                claim = parts.ownership.claim_id(kernel_id)
                 tombstone = bury(entry.record, deleted_at=parts.clock.stamp())
                 await parts.writer.bury(kernel_id, entry, tombstone, token=token)
                 parts.ownership.overtaken(kernel_id, token)
                 parts.endpoints.forget(kernel_id)
-                _log.info("kernel deleted", kernel=kernel_id, claim=claim, token=str(token))
                 parts.timeline.note("deleted", kernel_id)
         except StaleToken:
             parts.ownership.overtaken(kernel_id, token)

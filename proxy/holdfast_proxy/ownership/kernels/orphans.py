@@ -72,7 +72,7 @@ class Orphans:
         parts = self._parts
         target = parts.launchers.target(launcher_id)
         handle = await parts.launcher_client.find(target, kernel_id)
-        if handle is None or not handle.alive or handle.pending or handle.nonce != nonce:
+        if handle is None or not handle.alive or handle.nonce != nonce:
             return
         check_endpoint(target.url, handle)
         record = self._record(launcher_id, kernel_id, handle)

@@ -31,7 +31,6 @@ from holdfast_protocol.kernel_records import (
     advance,
     next_step,
 )
-from holdfast_protocol.records import KernelReport
 from holdfast_proxy.cluster import StartRequest
 from holdfast_proxy.errors import (
     BadRequest,
@@ -45,19 +44,13 @@ from holdfast_proxy.errors import (
 from holdfast_proxy.ownership.background import SingleFlight
 from holdfast_proxy.ownership.cache import Entry
 from holdfast_proxy.ownership.calls.endpoints import check_endpoint
-from holdfast_proxy.ownership.calls.keepers import (
-    START,
-    KeeperError,
-    KeeperRefused,
-    KeeperState,
-)
+from holdfast_proxy.ownership.calls.keepers import START, KeeperError, KeeperRefused
 from holdfast_proxy.ownership.calls.launcher_client import (
     LauncherError,
     LauncherRefused,
     LauncherUnreachable,
 )
 from holdfast_proxy.ownership.kernels.endings import Endings
-from holdfast_proxy.ownership.kernels.queued import Queued, QueuedStart
 from holdfast_proxy.ownership.kernels.writes import WriteLost, read_kernel
 from holdfast_proxy.ownership.nodes.launchers import body_digest
 from holdfast_proxy.ownership.nodes.placement import Candidate, NoPlace, capacity_of, place
@@ -81,13 +74,12 @@ class Starts:
         self._parts = parts
         self._endings = endings
         self._flights = SingleFlight(parts.tasks)
-        self._queued = Queued(parts, self.resume)
 
     def __repr__(self) -> str:
         return f"<Starts {self._flights!r}>"
 
     async def start(self, request: StartRequest) -> Entry[KernelRecord]:
-        """The record of the running kernel, or of one that has to wait. Raises ProxyError."""
+        """The running kernel's record. Raises ProxyError."""
         parts = self._parts
         if parts.view.kernel(request.kernel_id) is None:
             parts.member.require()
@@ -161,8 +153,6 @@ class Starts:
             record = _usable(request, None if entry is None else entry.record)
             if entry is not None and record.state is KernelState.RUNNING:
                 return Entry(record, entry.revision, entry.lease)
-            if entry is not None and self._queued.waits(kernel_id, record):
-                return Entry(record, entry.revision, entry.lease)
             token = parts.ownership.token(kernel_id)
             if token is None:
                 await parts.ownership.ensure(kernel_id)
@@ -193,9 +183,6 @@ class Starts:
                     await self._begin(kernel_id, entry, token)
                 else:
                     return
-        except QueuedStart as queued:
-            _log.info("a start waits", kernel=kernel_id, reason=queued.reason)
-            self._queued.follow(kernel_id, token)
         except (WriteLost, StaleToken) as error:
             _log.info("a start goes on elsewhere", kernel=kernel_id, error=str(error))
             await self._endings.recheck(kernel_id, token, stale=isinstance(error, StaleToken))
@@ -215,9 +202,6 @@ class Starts:
             )
             if not handle.alive or handle.nonce != record.nonce:
                 raise LauncherError(handle.reason or "the launcher answered for another start")
-            if handle.pending:
-                self._queued.note(kernel_id, record, handle)
-                raise QueuedStart(handle.reason or "it waits for its turn")
             check_endpoint(target.url, handle)
         except LauncherUnreachable as error:
             if error.sent or len(tried) + 1 >= _PLACES:
@@ -247,7 +231,6 @@ class Starts:
             "env": launch["env"],
             "path": launch["path"],
             "limits": {},
-            "pending": True,
         }
 
     async def _place_anew(
@@ -318,25 +301,9 @@ class Starts:
             epoch=state.epoch,
         )
         await parts.writer.put(kernel_id, entry, running, token=token)
-        self._note_state(kernel_id, entry.record, state)
         parts.ownership.acknowledged(kernel_id, token)  # both were called with it
         launcher_id = entry.record.launcher_id
-        claim = parts.ownership.claim_id(kernel_id)
-        _log.info("kernel started", kernel=kernel_id, claim=claim, launcher=launcher_id)
         parts.timeline.note("started", kernel_id, f"on {launcher_id}", launcher_id=launcher_id)
-
-    def _note_state(self, kernel_id: str, record: KernelRecord, state: KeeperState) -> None:
-        """The keeper's word, until there is one of its launcher: a new kernel is not unknown."""
-        reports = self._parts.reports
-        if reports.of(kernel_id, record) is None:
-            report = KernelReport(
-                nonce=record.nonce,
-                alive=True,
-                execution_state=state.execution_state,
-                last_activity=state.last_activity,
-                connections=state.connections,
-            )
-            reports.note(kernel_id, record, report, evidence=False)
 
 
 def _digest(request: StartRequest) -> str:

@@ -75,7 +75,6 @@ class OneLeader(Authority):
         self._look = asyncio.Event()
         view.listen(self._changed)
         peers.on_evidence(self._suspected)
-        member.on_joined(self._rejoined)
 
     def __repr__(self) -> str:
         return f"<OneLeader {self._term.state.value}, leader {self.leader}>"
@@ -227,47 +226,12 @@ class OneLeader(Authority):
         token's. Asked after an election, too: what undid a claim may be seen before its answer.
         """
         seen = self._view.leader
-        token = self._term.token
-        if token is None:
-            return
-        if seen is not None and seen.claim_id == self._term.claim_id:
-            if seen.revision != token.revision:  # put under another lease of ours
-                self._continue(Token(self._member.era, seen.revision))
+        if not self._term.held or (seen is not None and seen.claim_id == self._term.claim_id):
             return
         _log.warning("this proxy leads no more", proxy=self._member.proxy_id)
         self._term = _new_term()
         for listener in self._on_lost:
             listener()
-
-    async def _rejoined(self) -> None:
-        """After a new registration: our key stands under the lease before and would go with it,
-        and then there would be an election for nothing. It is put under the new one.
-
-        By compare-and-swap and with the same claim id: whoever was quicker keeps it, and an
-        answer that never comes is read off the key (``_confirm``).
-        """
-        token = self._term.token
-        if token is None or self._resigned:
-            return
-        value = OwnerRecord(proxy_id=self._member.proxy_id, claim_id=self._term.claim_id).encode()
-        lease = self._member.lease_id
-        compares: list[Compare] = [ModEquals(self._key, token.revision), self._member.compare]
-        try:
-            result = await self._store.txn(
-                compares, [Put(self._key, value, lease)], timeout=_TIMEOUT
-            )
-        except StoreError as error:
-            _log.debug("the leader key stays under the former lease", error=str(error))
-            return
-        if result.succeeded and self._term.held:
-            self._continue(Token(self._member.era, result.revision))
-            self._view.apply(KeyValue(self._key, value, result.revision, result.revision, 1, lease))
-
-    def _continue(self, token: Token) -> None:
-        """The same term, by another revision of its key."""
-        sent = Term(self._term.claim_id).after(TermEvent.CLAIM_SENT)
-        self._term = sent.after(TermEvent.CLAIM_WON, token=token)
-        _log.info("this proxy leads on", proxy=self._member.proxy_id, term=str(token))
 
     def _suspected(self, proxy_id: str, verdict: Verdict) -> None:
         if proxy_id == self.leader:

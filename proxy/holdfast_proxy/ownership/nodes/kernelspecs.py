@@ -53,10 +53,10 @@ class Kernelspecs:
     def __repr__(self) -> str:
         return f"<Kernelspecs of {', '.join(sorted(self._known)) or 'no launcher'}>"
 
-    def names(self, launcher_id: str) -> frozenset[str] | None:
-        """What one launcher can start, as last fetched; None before the first time."""
+    def names(self, launcher_id: str) -> frozenset[str]:
+        """What one launcher can start, as last fetched."""
         known = self._known.get(launcher_id)
-        return None if known is None else frozenset(known[1]["kernelspecs"])
+        return frozenset() if known is None else frozenset(known[1]["kernelspecs"])
 
     def merged(self) -> Mapping[str, Any]:
         """Raises Unavailable before any launcher's were fetched."""
@@ -80,7 +80,7 @@ class Kernelspecs:
             return cached
         failure: Exception | None = None
         for launcher_id in sorted(self._known):
-            if name not in (self.names(launcher_id) or ()):
+            if name not in self.names(launcher_id):
                 continue
             try:
                 found = await self._client.resource(self._launchers.target(launcher_id), name, path)

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,11 +32,10 @@ from holdfast_protocol.records import (
     read_reports,
 )
 from holdfast_proxy.config import is_loopback
-from holdfast_proxy.errors import BadRequest, Unavailable
-from holdfast_proxy.ownership.cache import ClusterView
+from holdfast_proxy.errors import BadRequest, Unauthorized, Unavailable
+from holdfast_proxy.ownership.cache import ClusterView, Entry
 from holdfast_proxy.ownership.calls.calling import Target
 from holdfast_proxy.ownership.clock import Clock
-from holdfast_proxy.ownership.nodes.joining import JoinGate
 from holdfast_proxy.ownership.nodes.reports import Reports
 from holdfast_proxy.ownership.sealing import Sealer, SealError
 from holdfast_proxy.store.contract import KeyValue, ModEquals, Put, Store
@@ -71,7 +71,7 @@ class Launchers:
         self._reports = reports
         self._sealer = sealer
         self._clock = clock
-        self._gate = JoinGate(store=store, keys=keys, view=view, join_token=join_token)
+        self._join_token = join_token
         self._local: dict[str, LauncherRecord] = {}
         self._leases: dict[str, int] = {}
         self._activity: dict[str, tuple[float, bytes, int]] = {}
@@ -160,20 +160,47 @@ class Launchers:
         )
 
     async def _authenticate(self, launcher_id: str, credential: str) -> str | None:
-        if await self._gate.admit(launcher_id, credential):
-            return await self._gate.join(launcher_id)
-        await self._gate.confirm(launcher_id)
+        known = self._view.credentials.get(launcher_id)
+        if known is not None and _matches(known.record, credential):
+            return None
+        if self._join_token is not None and hmac.compare_digest(
+            _bytes(credential), self._join_token.encode()
+        ):
+            return await self._join(launcher_id)
+        try:
+            # Another proxy may have let it join a moment ago, and our watch be behind.
+            fresh: Entry[CredentialRecord] | None = await self._view.read(
+                Kind.CREDENTIAL, launcher_id
+            )
+        except (StoreError, RecordError) as error:
+            raise Unavailable(f"the credential cannot be checked now: {error}") from error
+        if fresh is None or not _matches(fresh.record, credential):
+            raise Unauthorized(
+                f"launcher {launcher_id!r} is not known by this credential; give it the "
+                "cluster's join token once"
+            )
         return None
 
-    async def admit(self, launcher_id: str, credential: str) -> None:
-        """Raises Unauthorized, Forbidden, BadRequest, Unavailable for who may not speak as it."""
-        self._check_name(launcher_id)
-        await self._gate.admit(launcher_id, credential)
-
-    async def forget(self, launcher_id: str) -> None:
-        """Let it join anew. Raises NotFound, BadRequest, Unavailable."""
-        self._check_name(launcher_id)
-        await self._gate.forget(launcher_id)
+    async def _join(self, launcher_id: str) -> str:
+        """A new credential; a former one stops working."""
+        credential = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(credential.encode()).hexdigest()
+        key = self._keys.of(Kind.CREDENTIAL, launcher_id)
+        value = CredentialRecord(sha256=digest).encode()
+        try:
+            for _ in range(3):
+                seen = await self._store.get(key, timeout=_TIMEOUT)
+                observed = 0 if seen is None else seen.mod_revision
+                result = await self._store.txn(
+                    [ModEquals(key, observed)], [Put(key, value)], timeout=_TIMEOUT
+                )
+                if result.succeeded:
+                    self._view.apply(KeyValue(key, value, result.revision, result.revision, 1))
+                    _log.info("launcher joined", launcher=launcher_id)
+                    return credential
+        except StoreError as error:
+            raise Unavailable(f"launchers cannot join while etcd is away: {error}") from error
+        raise Unavailable("another heartbeat of this launcher joins right now; try again")
 
     def _read(
         self, launcher_id: str, body: Mapping[str, Any]

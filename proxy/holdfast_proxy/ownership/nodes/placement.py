@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A launcher with a lease. ``specs``: None while nobody has asked it yet; ``load``: kernels
-    placed on it that are not dead or deleted; ``capacity``: how many it takes, None for no
-    bound."""
+    """A launcher with a lease. ``load``: kernels placed on it that are not dead or deleted;
+    ``capacity``: how many it takes, None for no bound."""
 
     launcher_id: str
-    specs: Collection[str] | None
+    specs: Collection[str]
     load: int
     capacity: int | None
 
@@ -39,11 +38,8 @@ def place(candidates: Collection[Candidate], *, spec_name: str, avoid: Collectio
     """
     if not candidates:
         raise NoPlace("no launcher is connected; start one, or wait until it is")
-    able = [item for item in candidates if item.specs is not None and spec_name in item.specs]
+    able = [item for item in candidates if spec_name in item.specs]
     if not able:
-        if any(item.specs is None for item in candidates):
-            # It may have it. To say that it has not would be final for the client.
-            raise NoPlace("a launcher has not told its kernels yet; wait until it has")
         raise NoPlace(f"no launcher has a kernel named {spec_name!r}", unknown_spec=True)
     free = [
         item

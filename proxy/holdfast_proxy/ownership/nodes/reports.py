@@ -56,13 +56,10 @@ class Reports:
                 for listener in self._listeners:
                     listener(name, report)
 
-    def note(
-        self, kernel_id: str, record: KernelRecord, report: KernelReport, *, evidence: bool = True
-    ) -> None:
-        """One kernel's report that we asked for ourselves. Without ``evidence`` (its launcher has
-        not said so) it is shown, and does not count as a sign of life."""
+    def note(self, kernel_id: str, record: KernelRecord, report: KernelReport) -> None:
+        """One kernel's report that we asked for ourselves."""
         mine = self._heard.setdefault(record.launcher_id, {})
-        mine[kernel_id] = _Heard(report, self._clock.now() if evidence else float("-inf"))
+        mine[kernel_id] = _Heard(report, self._clock.now())
         for listener in self._listeners:
             listener(kernel_id, report)
 

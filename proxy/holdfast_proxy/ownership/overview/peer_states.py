@@ -131,7 +131,7 @@ class PeerStates:
 
 def read_state(answer: Answer, record: ProxyRecord, *, took: float, wall: float) -> PeerState:
     """What an answer says that came at ``wall`` (seconds since 1970) after ``took`` seconds."""
-    if answer.status == 503 and _says_draining(answer):
+    if answer.status == 503:
         return PeerState(status=DRAINING, message=answer.message)
     if answer.status == 404:  # a proxy of an earlier version: it lives, and that is all it says
         return PeerState(status=READY, message="it cannot say more: an earlier version")
@@ -153,12 +153,6 @@ def read_state(answer: Answer, record: ProxyRecord, *, took: float, wall: float)
         )
     except RecordError as error:
         return PeerState(status=DEGRADED, message=f"its answer cannot be read: {error}")
-
-
-def _says_draining(answer: Answer) -> bool:
-    """Told by the machine word; by the sentence for a proxy of an earlier version."""
-    earlier = answer.message.startswith("this proxy is shutting down")
-    return answer.reason == DRAINING or (answer.reason in ("", "unavailable") and earlier)
 
 
 def clock_skew(stamp: str | None, *, took: float, wall: float) -> float | None:

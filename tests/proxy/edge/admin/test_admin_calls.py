@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,7 +33,6 @@ CALLS = [
     ("GET", "checks"),
     ("GET", "proxy"),
     ("POST", "proxies/p1/drain"),
-    ("DELETE", "launchers/l1"),
 ]
 
 
@@ -243,24 +241,6 @@ async def test_a_watcher_gets_a_snapshot_at_once_and_then_what_changes(
         cluster.admin.view = overview(kernels=(kernel_view(state="busy"),))
         second = await events.snapshot()
         assert (second["number"], second["kernels"][0]["state"]) == (2, "busy")
-
-
-async def test_a_watcher_that_vanished_is_noticed(cluster: FakeCluster) -> None:
-    """By TCP itself: a stream to a machine that lost its power would stay for hours."""
-    async with served(cluster) as (server, http), watching(server, http) as events:
-        await events.snapshot()
-        (handler,) = [h for h in server.runner.server.connections if h.transport is not None]
-        sock = handler.transport.get_extra_info("socket")
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-
-
-async def test_a_launcher_is_forgotten(cluster: FakeCluster) -> None:
-    async with served(cluster) as (server, http):
-        url = f"{server.url}holdfast/v1/launchers/l1"
-        async with http.delete(url, headers=bearer("t")) as answer:
-            assert (answer.status, await answer.json()) == (200, {"forgotten": "l1"})
-        assert cluster.forgotten == ["l1"]
 
 
 async def test_many_watchers_cost_one_look_a_second_and_none_when_they_are_gone(

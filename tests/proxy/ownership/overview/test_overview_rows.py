@@ -182,9 +182,6 @@ PEER = ProxyRecord(url="http://p:1", boot_id="boot", software="1")
         (200, b'{"boot_id":"boot","status":7}', ("degraded", None)),
         (404, b"", ("ready", None)),  # an earlier version
         (503, b'{"message":"this proxy is shutting down"}', ("draining", None)),
-        (503, b'{"reason":"draining","message":"any words"}', ("draining", None)),
-        (503, b'{"reason":"unavailable","message":"something unexpected"}', ("degraded", None)),
-        (503, b"", ("degraded", None)),
         (401, b"", ("degraded", None)),
     ],
 )

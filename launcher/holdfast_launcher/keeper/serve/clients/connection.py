@@ -1,7 +1,7 @@
 """One client's websocket: bytes between an aiohttp response and a ``Talk``.
 
-It owns the timers (ACK after 50 ms, a sign of life every idle second, a dead peer after about
-ten) and the write side: whole frames only, a batch at a time, and no batch before the transport has
+It owns the timers (ACK after 50 ms, a ping every idle second, a dead peer after about ten) and
+the write side: whole frames only, a batch at a time, and no batch before the transport has
 taken the last one, so that a slow reader's backlog stays in the log. What is said is the
 talk's business.
 
@@ -30,9 +30,7 @@ from .talk import StreamTalk, Talk
 _log = structlog.get_logger(__name__)
 
 ACK_DELAY: Final = 0.05
-#: Seconds without a byte of ours after which the client is sent a sign of life. A little less than
-#: those after which a shim asks for one, so that only one of the two speaks.
-IDLE_BEAT: Final = 0.9
+IDLE_PING: Final = 1.0
 #: aiohttp pings after this many silent seconds and gives up half as many later: 10.2 s.
 HEARTBEAT: Final = 6.8
 RESUME_TIMEOUT: Final = 10.0
@@ -56,7 +54,7 @@ class Connection(Attachment):
         self._dismissed = False
         self._close_timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
-        self._beat_timer: asyncio.TimerHandle | None = None
+        self._ping_timer: asyncio.TimerHandle | None = None
         self._last_write = self._loop.time()
         self._transport: asyncio.Transport | None = None
 
@@ -74,8 +72,6 @@ class Connection(Attachment):
     ) -> None:
         if self._dismissed:
             return
-        if come_back:
-            self.sent_away_at = self._loop.time()
         frames = self._talk.farewell(Bye(reason, come_back, detail))
         self._write(frames)
         plain_end = not come_back and not isinstance(self._talk, StreamTalk)
@@ -93,20 +89,18 @@ class Connection(Attachment):
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         writer = self._loop.create_task(self._write_loop(payload_writer.drain))
         resume_timer = self._loop.call_later(RESUME_TIMEOUT, self._check_resumed)
-        self._beat_timer = self._loop.call_later(IDLE_BEAT, self._beat_when_idle)
+        self._ping_timer = self._loop.call_later(IDLE_PING, self._ping_when_idle)
         try:
-            self._say("session.connected", speaks=type(self._talk).__name__)
             self._talk.begin(self)
             await self._read_loop()
         finally:
             self._dismissed = True
-            for timer in (resume_timer, self._beat_timer, self._ack_timer, self._close_timer):
+            for timer in (resume_timer, self._ping_timer, self._ack_timer, self._close_timer):
                 if timer is not None:
                     timer.cancel()
             writer.cancel()
             self._talk.hub.detached(self._talk.session, self)
             transport.close()
-            self._say("session.detached", left=self.left)
             self._ended.set()
             await asyncio.gather(writer, return_exceptions=True)
 
@@ -122,7 +116,6 @@ class Connection(Attachment):
                     # 1002, 1007 or 1009, which a peer in the middle of sending may not see
                     _log.warning("connection.broken", who=repr(self), why=str(message.data))
                 return
-            self.heard_at = self._loop.time()
             if self._dismissed:
                 continue  # what a replaced connection still says is not the session's
             try:
@@ -185,12 +178,6 @@ class Connection(Attachment):
 
     # --- inside ---
 
-    def _say(self, event: str, **more: object) -> None:
-        """A line of this session's story; the tunnel's name begins with its proxy's."""
-        proxy = None if self.tunnel is None else self.tunnel.rpartition(".")[0]
-        session = self._talk.session.session_id
-        _log.info(event, session=session, tunnel=self.tunnel, proxy=proxy, **more)
-
     def _reason(self) -> str:
         return self._talk.hub.host.info().reason or "the kernel is dead"
 
@@ -207,17 +194,14 @@ class Connection(Attachment):
         if not self._dismissed:
             self._write(self._talk.take_ack())
 
-    def _beat_when_idle(self) -> None:
-        """A pong that nobody asked for (RFC 6455, 5.5.3) is a sign of life without an answer:
-        with a ping instead, thousands of idle websockets cost twice as much. What shows us that
-        the client lives is the heartbeat, which is rarer."""
+    def _ping_when_idle(self) -> None:
         if self._dismissed:
             return
         now = self._loop.time()
-        if now - self._last_write >= IDLE_BEAT:
-            self._write([frame_head(Opcode.PONG, 0)])
-        due = max(self._last_write + IDLE_BEAT, now + IDLE_BEAT / 20)
-        self._beat_timer = self._loop.call_at(due, self._beat_when_idle)
+        if now - self._last_write >= IDLE_PING:
+            self._write([frame_head(Opcode.PING, 0)])
+        due = max(self._last_write + IDLE_PING, now + IDLE_PING / 20)
+        self._ping_timer = self._loop.call_at(due, self._ping_when_idle)
 
     def _check_resumed(self) -> None:
         if self._talk.session.attachment is not self and not self._dismissed:

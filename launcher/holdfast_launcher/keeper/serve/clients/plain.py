@@ -8,8 +8,7 @@ only inside the last unproven batch.
 Two kinds of entries make clients act, so they come again only to who has not seen them.
 ``input_request``, once written, is written again only while it still waits for its answer. On
 ``restarting`` JupyterLab connects again by itself and would loop: it closes its websocket, and who
-sends a close frame has read what was written up to the last word of the kernel's life, unless that
-frame was under way before (``_crossed``). A connection
+sends a close frame has read what was written up to the last word of the kernel's life. A connection
 that broke proves nothing: the answers to what the kernel's end left, and that word, come again
 until a pong proves them.
 
@@ -59,7 +58,6 @@ class PlainStream:
         *,
         mark_of: Callable[[int], Mark | None],
         input_open: Callable[[int], bool],
-        clock: Callable[[], float],
     ) -> None:
         self.session_id = session_id
         self.accepted = 0
@@ -67,16 +65,11 @@ class PlainStream:
         self._log = log
         self._mark_of = mark_of
         self._input_open = input_open
-        self._clock = clock
         self._nonce: bytes | None = None
-        # (seq, when it was written); oldest first
-        self._pings: deque[tuple[int, float]] = deque()
-        #: The shortest that a pong took on this connection; None: none has come.
-        self._round_trip: float | None = None
+        self._pings: deque[int] = deque()
         self._once: set[int] = set()
         #: The last lifecycle entry that this connection was given, and the last that was read.
         self._last_lifecycle = 0
-        self._lifecycle_written = float("-inf")
         self._read_lifecycle = 0
         self._asked = 0
         self._since_ping = 0
@@ -103,7 +96,6 @@ class PlainStream:
         self._nonce, self.written, self._asked = nonce, start, start
         self._last_lifecycle = self._read_lifecycle
         self._pings.clear()
-        self._round_trip = None
         self._since_ping = self._bytes_since_ping = 0
         self._once = {seq for seq in self._once if seq > start}
         return start
@@ -119,24 +111,10 @@ class PlainStream:
 
         ``left``: its client closed it, or answered our closing, by a close frame.
         """
-        if left and not self._crossed():
+        if left:
             self._read_lifecycle = self._last_lifecycle
         self._nonce = None
         self._pings.clear()
-
-    def _crossed(self) -> bool:
-        """Whether the client's close frame was on its way before it can have read the last word
-        of its kernel's life, so that it proves nothing.
-
-        Two things show that: a ping from before that word which is not answered yet (pongs come in
-        order), and a close frame that is here sooner than anything ever came back. Of a client that
-        answers no pings nothing is known, and its close frame counts.
-        """
-        if self._round_trip is None:
-            return False
-        if self._pings and self._pings[0][0] < self._last_lifecycle:
-            return True
-        return self._clock() - self._lifecycle_written < self._round_trip
 
     def next_entry(self) -> bytes | Pieces | Lost | None:
         """The next message to write (v1 framing), a loss to tell first, or None.
@@ -177,7 +155,7 @@ class PlainStream:
             self._since_ping >= PING_ENTRIES or self._bytes_since_ping >= PING_BYTES
         ):
             return None
-        self._pings.append((self.written, self._clock()))
+        self._pings.append(self.written)
         self._asked = self.written
         self._since_ping = self._bytes_since_ping = 0
         return _PAYLOAD.pack(self._nonce, self.written)
@@ -187,14 +165,11 @@ class PlainStream:
         if self._nonce is None or len(payload) != _PAYLOAD.size:
             return None
         nonce, seq = _PAYLOAD.unpack(payload)
-        if nonce != self._nonce or all(known != seq for known, _ in self._pings):
+        if nonce != self._nonce or seq not in self._pings:
             return None
         # a peer may answer only the latest of several pings (RFC 6455, 5.5.3)
-        written = self._clock()
-        while self._pings and self._pings[0][0] <= seq:
-            _, written = self._pings.popleft()
-        took = self._clock() - written
-        self._round_trip = took if self._round_trip is None else min(took, self._round_trip)
+        while self._pings and self._pings[0] <= seq:
+            self._pings.popleft()
         if seq <= self.proven:
             return None
         self._log.index.acknowledge(self.session_id, seq)
@@ -203,13 +178,12 @@ class PlainStream:
     def check_invariants(self) -> None:
         """Raises AssertionError when the stream contradicts itself or its log."""
         assert self.proven <= self._log.index.head
-        seqs = [seq for seq, _ in self._pings]
-        assert all(seq <= self.written for seq in seqs)
-        assert seqs == sorted(set(seqs))
+        assert all(seq <= self.written for seq in self._pings)
+        assert list(self._pings) == sorted(set(self._pings))
 
     def _may_write(self, seq: int, mark: Mark) -> bool:
         if mark is Mark.LIFECYCLE:
-            self._last_lifecycle, self._lifecycle_written = seq, self._clock()
+            self._last_lifecycle = seq
         elif seq in self._once:
             return self._input_open(seq)
         else:

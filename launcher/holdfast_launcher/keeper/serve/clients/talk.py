@@ -10,10 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from holdfast_protocol.errors import CloseCode, RemoteError, StreamError
-from holdfast_protocol.frames import NO_EPOCH, Bye, FrameType, Resume
+from holdfast_protocol.frames import Bye, FrameType, Resume
 from holdfast_protocol.frames import decode as decode_frame
 from holdfast_protocol.jupyter import (
     CLIENT_CHANNELS,
@@ -23,14 +21,12 @@ from holdfast_protocol.jupyter import (
     encode_legacy,
 )
 from holdfast_protocol.pieces import Buffer, Pieces
-from holdfast_protocol.stream.keeper import REPLACED, Acknowledged, Refused
+from holdfast_protocol.stream.keeper import Acknowledged, Refused
 
 from ..hub import Hub
 from ..sessions import Attachment, Session
 from .framing import Opcode, frame_head
 from .plain import NONCE_BYTES, Lost
-
-_log = structlog.get_logger(__name__)
 
 __all__ = ["NONCE_BYTES", "LegacyTalk", "PlainTalk", "StreamTalk", "Talk", "Turned"]
 
@@ -104,7 +100,6 @@ class Talk(ABC):
         if message.channel not in CLIENT_CHANNELS:
             raise StreamError(f"a client cannot send on {message.channel}")
         self.hub.accept(self.session, message, size)
-        self.hub.tally.add("client_messages")
 
 
 class StreamTalk(Talk):
@@ -126,10 +121,7 @@ class StreamTalk(Talk):
         if data and data[0] in _CLIENT_FRAMES:
             self._require_execute()
         refused: RemoteError | None = None
-        doubled = self._stream.duplicates
-        events = self._stream.receive(data)
-        self.hub.tally.add("duplicates", self._stream.duplicates - doubled)
-        for event in events:
+        for event in self._stream.receive(data):
             if isinstance(event, Acknowledged):
                 self.hub.acknowledged(self.session, event.seq)
                 continue
@@ -195,36 +187,18 @@ class StreamTalk(Talk):
         self._attached = True
         self._first = [part for frame in outcome.frames for part in _binary(frame)]
         self.hub.attached(self.session, attachment, new=new)
-        self._say_resumed(frame)
         return None
-
-    def _say_resumed(self, frame: Resume) -> None:
-        stranger = frame.epoch not in (NO_EPOCH, self.hub.epoch)
-        if stranger:
-            self.hub.tally.gap(REPLACED)
-        _log.info(
-            "session.resumed",
-            session=self.session.session_id,
-            client=frame.client_id.hex(),
-            attempt=frame.attempt,
-            position=self._stream.sent,
-            accepted=self._stream.accepted,
-            stranger=stranger,
-        )
 
     def _next_frame(self) -> list[Buffer] | None:
         while True:
             sent = self._stream.sent
             loss = self.hub.journal.index.loss_for(self.session.session_id, sent)
+            if loss is not None:
+                self.hub.show_loss(self.session, loss)
             try:
-                parts = self._stream.next_parts(FRAME_BYTES)
+                return self._stream.next_parts(FRAME_BYTES)
             except KeyError:
                 continue  # the disk lost it just now; the loss is in the index already
-            if loss is not None:
-                # Not before its GAP is written: in a full log the notices lose what is next, and
-                # that has to be a gap of its own, which is shown, too.
-                self.hub.show_loss(self.session, loss)
-            return parts
 
 
 class PlainTalk(Talk):

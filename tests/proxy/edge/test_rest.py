@@ -104,30 +104,6 @@ async def test_a_start_needs_no_body(api: Api, body: bytes) -> None:
     assert api.cluster.starts[0].user == "jovyan"
 
 
-@pytest.mark.parametrize(("count", "status"), [(256, 201), (257, 400)])
-async def test_as_many_variables_may_be_passed_on_as_may_come(
-    api: Api, count: int, status: int
-) -> None:
-    """A proxy that passes a start on adds the kernel's id, which is none of the variables."""
-    env = {f"KERNEL_V{n}": "" for n in range(count)} | {"KERNEL_ID": KERNEL}
-    answer, _, _ = await api.ask("POST", "api/kernels", json={"name": "r", "env": env})
-    assert answer == status
-
-
-async def test_a_kernelspec_may_let_more_variables_pass(api: Api) -> None:
-    """Its own list, for its own starts; what decides which code runs stays refused."""
-    spec = api.cluster.specs["kernelspecs"]["python3"]["spec"]
-    spec["metadata"] = {"holdfast": {"env_whitelist": ["DATASET", "LD_PRELOAD", 7]}}
-    api.cluster.specs["kernelspecs"]["r"] = {"name": "r", "spec": {"metadata": {"holdfast": 1}}}
-    env = {"DATASET": "iris", "TEAM": "blue"}
-    for name in (None, "python3", "r", "unknown"):
-        assert (await api.ask("POST", "api/kernels", json={"name": name, "env": env}))[0] == 201
-    default, python, r, unknown = (dict(start.env) for start in api.cluster.starts)
-    assert default == python == {**env, "KERNEL_USERNAME": "jovyan"}
-    assert r == unknown == {"TEAM": "blue", "KERNEL_USERNAME": "jovyan"}
-    assert (await api.ask("POST", "api/kernels", json={"env": {"LD_PRELOAD": "x"}}))[0] == 400
-
-
 async def test_a_starts_environment_and_id(api: Api) -> None:
     env = {
         "KERNEL_ID": KERNEL.upper(),
@@ -171,9 +147,6 @@ async def test_a_starts_environment_and_id(api: Api) -> None:
         (b'{"env": {"KERNEL_ID": 7}}', "UUID"),
         (b'{"env": {"KERNEL_X": 7}}', "KERNEL_X"),
         (b'{"env": {"KERNEL_X": "a\\u0000"}}', "NUL"),
-        (b'{"env": {"KERNEL_X": "\\ud800"}}', "Unicode"),
-        (b'{"name": "\\udfff"}', "Unicode"),
-        (b"[" * 200000, "nested"),
         (b'{"env": {"KERNEL X": "a"}}', "not the name"),
         (b'{"env": {"KERNEL_X=Y": "a"}}', "not the name"),
         (json.dumps({"env": {"KERNEL_X": "x" * 4097}}).encode(), "4096"),
@@ -347,11 +320,6 @@ async def test_a_heartbeat_has_its_own_credential(api: Api) -> None:
         async with api.session.post(url, json=body, headers=headers) as answer:
             assert answer.status == status
     assert api.cluster.heartbeats == [("l1", body)]
-    # A stranger's body is not even read: it is no JSON, and nobody says so.
-    async with api.session.post(url, data=b"[" * 1_000_000, headers=AUTH) as answer:
-        assert answer.status == 401
-    async with api.session.post(url, data=b"[" * 1_000_000, headers=headers) as answer:
-        assert answer.status == 400
     bad = api.server.url + "holdfast/v1/launchers/a%20b"
     async with api.session.post(bad, json=body, headers=headers) as answer:
         assert answer.status == 400

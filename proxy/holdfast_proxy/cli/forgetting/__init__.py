@@ -1,1 +1,0 @@
-"""`holdfast forget-launcher`: letting a launcher join anew."""

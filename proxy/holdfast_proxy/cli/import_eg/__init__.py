@@ -1,1 +1,0 @@
-"""`holdfast import-eg`: an Enterprise Gateway's configuration in Holdfast's words."""

@@ -1,1 +1,0 @@
-"""The API as data: one table of calls, the OpenAPI document and the page made from it."""

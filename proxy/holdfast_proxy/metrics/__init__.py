@@ -1,1 +1,0 @@
-"""What a proxy counts and how Prometheus gets it (docs/reference/metrics.md)."""

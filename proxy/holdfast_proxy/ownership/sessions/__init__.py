@@ -1,1 +1,0 @@
-"""Sessions in etcd, and how they go with their kernels."""

@@ -1,1 +1,0 @@
-"""Jupyter's sessions: which document has which kernel."""

@@ -1,1 +1,0 @@
-"""A real Slurm cluster on loopback, for tests."""
