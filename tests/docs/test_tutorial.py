@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cluster import clean_env, find_etcd, http_status
+from support.cluster import clean_env, http_status
+from support.etcd_server import find_etcd
 from support.notebook import Execution, notebook
 from support.processes import ManagedProcess, free_port, wait_until
 from support.system import need_command

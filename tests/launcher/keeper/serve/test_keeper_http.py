@@ -232,7 +232,7 @@ async def test_a_keeper_cannot_be_traced_or_dumped(tmp_path: Path) -> None:
     async with running_keeper(tmp_path / "k") as keeper:
         # what prctl(2) says of PR_SET_DUMPABLE 0: /proc/<pid> then belongs to root
         assert os.stat(f"/proc/{keeper.pid}/mem").st_uid == 0
-        assert "keeper.ready" in keeper.log_text()
+        await eventually(lambda: "keeper.ready" in keeper.log_text())
 
 
 async def test_off_loopback_it_serves_tls_with_the_fingerprint_in_its_file(tmp_path: Path) -> None:
