@@ -13,14 +13,15 @@ Layout (``docs/reference/wire.md`` draws it)::
     KEEPER_DATA  04  after u64, (delta u32, length u32, message)*
     CHUNK        05  after u64, seq u64, offset u64, total u64, piece
     ACK          06  seq u64
-    GAP          07  first u64, last u64, reason utf-8
+    GAP          07  first u64, last u64, count u64, length u32, reason utf-8,
+                     (length u32, notice)*
     BYE          08  reason u8, come_back u8, detail utf-8
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -40,7 +41,7 @@ _HEAD: Final = struct.Struct("<BQ")
 _LENGTH: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<II")
 _CHUNK: Final = struct.Struct("<BQQQQ")
-_GAP: Final = struct.Struct("<BQQ")
+_GAP: Final = struct.Struct("<BQQQI")
 _BYE: Final = struct.Struct("<BBB")
 _MAX_DELTA: Final = 0xFFFF_FFFF
 
@@ -155,14 +156,25 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries ``first`` … ``last`` are lost for this session, and why."""
+    """Entries ``first`` … ``last`` are lost for this session, and why.
+
+    ``count``: how many of them were for it, 0 when nobody knows. ``notices``: messages (v1 framing)
+    that say so in each cell that the gap touched, to be shown in its place.
+    """
 
     first: int
     last: int
+    count: int
     reason: str
+    notices: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
-        return _GAP.pack(FrameType.GAP, self.first, self.last) + self.reason.encode()
+        reason = self.reason.encode()
+        head = _GAP.pack(FrameType.GAP, self.first, self.last, self.count, len(reason))
+        parts = [head, reason]
+        for notice in self.notices:
+            parts += (_LENGTH.pack(len(notice)), notice)
+        return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,17 +233,21 @@ def _decode_resumed(data: Buffer) -> Resumed:
 
 def _decode_client_data(data: Buffer) -> ClientData:
     _, first_seq = _HEAD.unpack_from(data)
-    view, position, messages = memoryview(data), _HEAD.size, []
+    messages = tuple(_lengths(memoryview(data), _HEAD.size))
+    if not messages or first_seq < 1:
+        raise FrameError("CLIENT_DATA carries no message, or seq 0")
+    return ClientData(first_seq, messages)
+
+
+def _lengths(view: memoryview, position: int) -> Iterator[bytes]:
+    """The (length u32, bytes)* from ``position`` to the end. Raises FrameError."""
     while position < len(view):
         (length,) = _LENGTH.unpack_from(view, position)
         position += _LENGTH.size
         if position + length > len(view):
-            raise FrameError("CLIENT_DATA ends inside a message")
-        messages.append(bytes(view[position : position + length]))
+            raise FrameError("the frame ends inside a message")
+        yield bytes(view[position : position + length])
         position += length
-    if not messages or first_seq < 1:
-        raise FrameError("CLIENT_DATA carries no message, or seq 0")
-    return ClientData(first_seq, tuple(messages))
 
 
 def _decode_keeper_data(data: Buffer) -> KeeperData:
@@ -264,10 +280,12 @@ def _decode_ack(data: Buffer) -> Ack:
 
 
 def _decode_gap(data: Buffer) -> Gap:
-    _, first, last = _GAP.unpack_from(data)
-    if last < first:
-        raise FrameError("GAP ends before it begins")
-    return Gap(first, last, bytes(data[_GAP.size :]).decode())
+    _, first, last, count, length = _GAP.unpack_from(data)
+    view, position = memoryview(data), _GAP.size + length
+    if last < first or position > len(view):
+        raise FrameError("GAP ends before it begins, or inside its reason")
+    reason = bytes(view[_GAP.size : position]).decode()
+    return Gap(first, last, count, reason, tuple(_lengths(view, position)))
 
 
 def _decode_bye(data: Buffer) -> Bye:

@@ -102,6 +102,26 @@ async def test_frozen_proxy_is_left() -> None:
         assert book.text() == numbers(1500) + numbers(2)
 
 
+async def test_a_gap_is_told_in_its_cell_before_that_ends() -> None:
+    """A front end takes nothing more for a cell that has its reply and its idle."""
+    async with scene(1) as it:
+        book = it.attach()
+        it.stream.from_notebook(execute("print 100 0.002"))
+        await book.wait_for(lambda: len(book.text()) > 5)
+        await it.gateways[0].kill()
+        await eventually(lambda: not it.kernel._running)
+        index = it.kernel.log.index
+        index.drop_oldest(index.size // 2, "log full")
+        await it.gateways[0].start()
+        await book.wait_for(book.done())
+        missing = 100 - len(book.text())
+        assert missing > 20
+        (notice,) = [m for m in book.messages if m.msg_type == "stream" and b"lost" in m.content]
+        assert notice.content_dict()["text"] == f"{missing} messages lost: log full\n"
+        assert notice.parent_id == book.replies()[0].parent_id
+        assert book.messages.index(notice) < book.messages.index(book.replies()[0])
+
+
 async def test_entry_of_many_chunks_survives_cuts() -> None:
     async with scene() as it:
         for gateway in it.gateways:

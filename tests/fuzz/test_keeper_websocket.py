@@ -46,7 +46,7 @@ FRAME = st.one_of(
         U64, U64, U64, U64, st.binary(min_size=1, max_size=40),
     ),
     st.builds(lambda seq: Ack(seq).encode(), U64),
-    st.builds(lambda a, b: Gap(a, b, "no").encode(), U64, U64),
+    st.builds(lambda a, b: Gap(a, b, 1, "no").encode(), U64, U64),
     st.builds(lambda e, s: Resumed(e, s, 0, 0).encode(), ID, U64),
     st.just(KeeperData(1, ((2, b"x"),)).encode()),
 )  # fmt: skip

@@ -54,7 +54,9 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     keeper_data(),
     chunks(),
     st.builds(Ack, u64),
-    st.tuples(u64, u64, st.text()).map(lambda t: Gap(min(t[:2]), max(t[:2]), t[2])),
+    st.tuples(u64, u64, u64, st.text(), messages).map(
+        lambda t: Gap(min(t[:2]), max(t[:2]), t[2], t[3], t[4])
+    ),
     st.builds(Bye, st.sampled_from(ByeReason), st.booleans(), st.text()),
 )
 

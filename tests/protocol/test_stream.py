@@ -152,7 +152,7 @@ def test_a_gap_goes_before_anything_after_it() -> None:
         log.append(b"%d" % n)
     log.index.drop_oldest(2, "log full")
     events = [event for frame in iter(keeper.next_frame, None) for event in client.receive(frame)]
-    assert events == [GapSeen(1, 2, "log full"), Delivered(3, b"2"), Delivered(4, b"3")]
+    assert events == [GapSeen(1, 2, 2, "log full"), Delivered(3, b"2"), Delivered(4, b"3")]
     client.consumed(4)
     ack = client.take_ack()
     assert ack is not None
@@ -171,7 +171,7 @@ def test_a_gap_swallows_a_half_received_entry() -> None:
     client.receive(first)
     log.index.drop_oldest(1, "disk failed")
     events = [event for frame in iter(keeper.next_frame, None) for event in client.receive(frame)]
-    assert events == [GapSeen(1, 1, "disk failed"), Delivered(2, b"next")]
+    assert events == [GapSeen(1, 1, 1, "disk failed"), Delivered(2, b"next")]
 
 
 def test_a_new_client_id_replays_from_the_acknowledged_and_numbers_on() -> None:
@@ -288,7 +288,7 @@ def test_another_epoch_fails_what_was_not_acknowledged_and_replays_its_own_log()
     new_log.append(b"from the new log")
     events = connected(new_log, client, new_keeper)
     assert events[0] == EpochChanged((b"sent", b"queued"))
-    assert GapSeen(0, 0, "the keeper was replaced") in events
+    assert GapSeen(0, 0, 0, "the keeper was replaced") in events
     assert client.next_frames() == []
     frame = new_keeper.next_frame()
     assert frame is not None
@@ -330,7 +330,7 @@ def test_the_keeper_refuses_an_acknowledgement_that_goes_back() -> None:
     "frame",
     [
         KeeperData(5, ((6, b"x"),)),
-        Gap(3, 4, "hole"),
+        Gap(3, 4, 2, "hole"),
         Ack(1),
         Resumed(EPOCH, 0, 0, 0),
         ClientData(1, (b"x",)),

@@ -26,7 +26,7 @@ from holdfast_protocol.frames import (
     decode,
 )
 from holdfast_protocol.jupyter import Message, decode_v1, encode_v1
-from holdfast_protocol.log import LogIndex
+from holdfast_protocol.log import LogIndex, Loss
 from holdfast_protocol.stream.keeper import Accepted, Refused, SessionStream
 from support.processes import free_port
 
@@ -75,8 +75,23 @@ class FakeKernel:
 
     def session(self, session_id: str) -> SessionStream:
         if session_id not in self.sessions:
-            self.sessions[session_id] = SessionStream(session_id, self.log, epoch=self.epoch)
+            self.sessions[session_id] = SessionStream(
+                session_id, self.log, epoch=self.epoch, notices=self._notices
+            )
         return self.sessions[session_id]
+
+    def _notices(self, loss: Loss) -> list[bytes]:
+        """A line for each cell that was there when the loss was (here: for all)."""
+        header = {"msg_id": "n", "msg_type": "stream", "session": "kernel"}
+        content = {"name": "stderr", "text": f"{loss.count} messages lost: {loss.reason}\n"}
+        return [
+            encode_v1(
+                Message.from_dicts(
+                    channel="iopub", header=header, parent=request.header_dict, content=content
+                )
+            )
+            for request in self.received
+        ]
 
     def publish(
         self, msg_type: str, content: dict[str, Any], parent: Message | None = None,

@@ -142,6 +142,8 @@ class StreamClient(Received):
                 self.stream.consumed(event.seq)
             elif isinstance(event, GapSeen):
                 self.gaps.append(event)
+                for notice in event.notices:
+                    self.take(decode_v1(notice))
                 self.stream.consumed(event.last)
             elif isinstance(event, ByeReceived):
                 self.byes.append(event)

@@ -316,10 +316,11 @@ class KernelStream:
             self._take_new_epoch(event.failed)
         elif isinstance(event, GapSeen):
             self._log.warning(
-                "holdfast: messages %d to %d of kernel %s are lost: %s",
-                event.first, event.last, self.kernel_id, event.reason,
+                "holdfast: %d messages of kernel %s are lost (%d to %d): %s",
+                event.count, self.kernel_id, event.first, event.last, event.reason,
             )  # fmt: skip
-            self.monitor.lost(event.last - event.first + 1 if event.first else 0)
+            self.monitor.lost(event.count)
+            self._say(event.notices)
         elif isinstance(event, ByeReceived):
             self._bye = event.bye
 

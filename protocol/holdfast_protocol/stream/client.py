@@ -345,7 +345,7 @@ class ClientStream:
             )
         self.position = frame.last
         self._drop_partial()
-        return [GapSeen(frame.first, frame.last, frame.reason)]
+        return [GapSeen(frame.first, frame.last, frame.count, frame.reason, frame.notices)]
 
     def _drop_partial(self) -> None:
         self._partial, self._partial_size = [], 0

@@ -33,11 +33,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class GapSeen:
-    """Entries ``first`` … ``last`` are lost, and why. The keeper tells the cells by messages."""
+    """Entries ``first`` … ``last`` are lost, and why; ``count`` of them were for this session, 0
+    when nobody knows. ``notices``: messages (v1 framing) that say so in the cells that the gap
+    touched. They are shown here and now: what follows may end those cells."""
 
     first: int
     last: int
+    count: int
     reason: str
+    notices: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

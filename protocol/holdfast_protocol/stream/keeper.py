@@ -14,6 +14,7 @@ It lives as long as the kernel; connections come and go. What it promises:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +36,7 @@ from ..frames import (
     encode_chunk_head,
     encode_keeper_data,
 )
-from ..log import Entry, LogReader
+from ..log import Entry, LogReader, Loss
 from ..pieces import Buffer
 from .state import KEEPER_TRANSITIONS, KeeperEvent, KeeperState
 
@@ -97,7 +98,10 @@ class Remembered:
 
 
 class SessionStream:
-    """One session at the keeper. All methods are synchronous and never block."""
+    """One session at the keeper. All methods are synchronous and never block.
+
+    ``notices``: messages (v1 framing) for the cells that a loss touched, which go with its GAP.
+    """
 
     def __init__(
         self,
@@ -106,6 +110,7 @@ class SessionStream:
         *,
         epoch: bytes,
         remembered: Remembered | None = None,
+        notices: Callable[[Loss], Iterable[bytes]] = lambda _: (),
     ) -> None:
         known = remembered or Remembered(None, 0, 0)
         self.session_id = session_id
@@ -116,6 +121,7 @@ class SessionStream:
         self.sent = 0
         self._epoch = epoch
         self._log = log
+        self._notices = notices
         self._chunk_offset = 0
         self._furthest = known.furthest
         self._replaced: deque[bytes] = deque(maxlen=_REPLACED_KEPT)
@@ -195,7 +201,8 @@ class SessionStream:
         """
         loss = self._log.index.loss_for(self.session_id, self.sent)
         if loss is not None:
-            gap = Gap(self.sent + 1, loss.last, loss.reason)
+            notices = tuple(self._notices(loss))
+            gap = Gap(self.sent + 1, loss.last, loss.count, loss.reason, notices)
             self._set_sent(loss.last)
             return [gap.encode()]
         entry = self._log.index.next_for(self.session_id, self.sent)
@@ -270,7 +277,7 @@ class SessionStream:
         resumed = Resumed(self._epoch, self.sent, self._chunk_offset, self.accepted)
         frames = [resumed.encode()]
         if stranger:
-            frames.append(Gap(0, self.sent, "the keeper was replaced").encode())
+            frames.append(Gap(0, self.sent, 0, "the keeper was replaced").encode())
         return frames
 
     def _take_data(self, frame: ClientData) -> list[Event]:

@@ -1,7 +1,7 @@
 """Where the kernel's messages and the sessions meet: writes the log, routes what clients send.
 
 The kernel side calls it as its ``KernelListener``; connections call ``accept``,
-``acknowledged`` and ``show_loss``. Everything here is synchronous and runs on the loop's
+``acknowledged`` and ``losses``. Everything here is synchronous and runs on the loop's
 thread, so each call is atomic to every other: an incarnation's end, the answers to what it
 left and the lifecycle entry are one step that no connection can see half of.
 
@@ -11,13 +11,13 @@ It must not know websockets, HTTP or how a kernel is started.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from holdfast_protocol.errors import CloseCode, FrameError, InvalidState, LocalError
 from holdfast_protocol.frames import ByeReason
 from holdfast_protocol.jupyter import Message, encode_v1
-from holdfast_protocol.log import Loss
 from holdfast_protocol.pieces import Pieces
 from holdfast_protocol.stream.keeper import SessionStream
 
@@ -26,6 +26,7 @@ from ..ports import KernelHost, KernelListener
 from . import notices
 from .clients.plain import Mark, PlainStream
 from .gate import Gate, GateState, Verdict
+from .losses import Losses
 from .notices import Failure, Notices
 from .requests import Request, RequestBook
 from .sessions import Attachment, Session, Sessions
@@ -61,6 +62,9 @@ class Hub(KernelListener):
         self.requests = RequestBook()
         self._gate = gate
         self._writer = writer
+        self.losses = Losses(
+            self.requests, writer, send=self._send, kernel_session=self._kernel_session
+        )
         self._on_change = on_change
         self._on_state = on_state
         self._host: KernelHost | None = None
@@ -157,7 +161,11 @@ class Hub(KernelListener):
     def stream_of(self, session: Session) -> SessionStream:
         if session.stream is None:
             session.stream = SessionStream(
-                session.session_id, self.journal, epoch=self.epoch, remembered=session.remembered
+                session.session_id,
+                self.journal,
+                epoch=self.epoch,
+                remembered=session.remembered,
+                notices=partial(self.losses.notices, session.session_id),
             )
         return session.stream
 
@@ -238,23 +246,6 @@ class Hub(KernelListener):
         floor = self.journal.index.floor
         for gone in [seq for seq in self._marks if seq <= floor]:
             del self._marks[gone]
-
-    def show_loss(self, session: Session, loss: Loss) -> None:
-        """Its client is being told of a gap: say so in every cell that the gap touched, once."""
-        if loss.last <= session.loss_shown:
-            return
-        session.loss_shown = loss.last
-        kernel, name = self._kernel_session(), session.session_id
-        _log.warning("session.gap", session=name, first=loss.first, last=loss.last, why=loss.reason)
-        for touched in self.requests.touched(name, loss):
-            request = touched.request
-            self._send(name, self._writer.lost(kernel, request, loss.count, loss.reason))
-            if touched.reply_lost and request.expects_reply:
-                failure = notices.gap(loss.count, loss.reason)
-                reply = self._writer.error_reply(kernel, request, failure)
-                request.reply_seq = self._send(name, reply)
-            if touched.idle_lost:
-                request.idle_seq = self._send(name, self._writer.idle(kernel, request))
 
     def give_up(self, request: Request) -> None:
         """The kernel was interrupted and will not answer it: say so in its place."""

@@ -11,7 +11,7 @@ import pytest
 from holdfast_protocol.frames import FrameType
 from holdfast_protocol.jupyter import Message
 from support.keeper_clients import PlainClient, StreamClient, execute, texts
-from support.keeper_process import KeeperProcess, running_keeper
+from support.keeper_process import KeeperProcess, eventually, running_keeper
 
 SMALL: dict[str, Any] = {
     "log_memory_bytes": 64 * 1024,
@@ -23,6 +23,11 @@ SMALL: dict[str, Any] = {
 def reply_of(messages: list[Message], request: Message) -> dict[str, Any]:
     (reply,) = [m for m in messages if m.channel == "shell" and m.parent_id == request.msg_id]
     return reply.content_dict()
+
+
+def notices_in(client: StreamClient | PlainClient, request: Message) -> list[str]:
+    """What tells of gaps in the cell."""
+    return [text for text in texts(client.messages, request) if "holdfast" in text]
 
 
 async def lose_a_cell(client: StreamClient | PlainClient, keeper: KeeperProcess) -> Message:
@@ -39,6 +44,14 @@ async def lose_a_cell(client: StreamClient | PlainClient, keeper: KeeperProcess)
     return request
 
 
+async def all_logged(keeper: KeeperProcess, entries: int) -> None:
+    async def logged() -> bool:
+        state = await keeper.state()
+        return int(state["log"]["head"]) > entries and state["execution_state"] == "idle"
+
+    await eventually(logged)
+
+
 @pytest.mark.parametrize("kind", [StreamClient, PlainClient])
 async def test_a_gap_with_the_reply_in_it_ends_the_cell_with_an_error(
     tmp_path: Path, kind: type[StreamClient] | type[PlainClient]
@@ -49,15 +62,40 @@ async def test_a_gap_with_the_reply_in_it_ends_the_cell_with_an_error(
         request = await lose_a_cell(client, keeper)
         await client.connect()
         await client.until(lambda: client.done(request))
-        notices = [text for text in texts(client.messages, request) if "holdfast" in text]
-        assert len(notices) == 1
-        assert "messages lost: log full" in notices[0]
+        assert len(notices_in(client, request)) == 1
+        assert "messages lost: log full" in notices_in(client, request)[0]
         reply = reply_of(client.messages, request)
         assert (reply["status"], reply["ename"]) == ("error", "HoldfastGap")
         assert reply["execution_count"] == 1, "the cell keeps its number"
-        if isinstance(client, StreamClient):
-            assert len(client.gaps) == 1
         assert (await client.run("echo next"))[1] == ["next"]
+
+
+@pytest.mark.parametrize("kind", [StreamClient, PlainClient])
+async def test_a_gap_is_told_before_the_end_of_the_cell_that_came_after_it(
+    tmp_path: Path, kind: type[StreamClient] | type[PlainClient]
+) -> None:
+    """A front end takes nothing more for a cell that has its reply and its idle."""
+    async with running_keeper(tmp_path / "k", **SMALL) as keeper:
+        await keeper.start_kernel()
+        client = kind(keeper, "victim")
+        await client.connect()
+        await client.run("echo begin")
+        request = execute("burst 3000 200")
+        await client.send(request)
+        await client.until(lambda: client.outputs > 3)
+        client.cut()
+        await all_logged(keeper, 3000)
+        await client.connect()
+        await client.until(lambda: client.done(request))
+        notices = notices_in(client, request)
+        assert len(notices) == 1
+        assert "messages lost: log full" in notices[0]
+        assert reply_of(client.messages, request)["status"] == "ok"
+        shown = [text for text in texts(client.messages, request) if text != notices[0]]
+        lost = 3000 - len(shown)
+        assert 0 < lost <= int(notices[0].split()[-5]) < 3000, notices
+        assert (await client.run("echo next"))[1] == ["next"]
+        assert notices_in(client, request) == notices, "and not once more at the end"
 
 
 async def test_a_gap_is_shown_once_over_reconnects(tmp_path: Path) -> None:
@@ -75,8 +113,7 @@ async def test_a_gap_is_shown_once_over_reconnects(tmp_path: Path) -> None:
         assert not client.gaps
         await client.connect()
         await client.until(lambda: client.done(request))
-        notices = [text for text in texts(client.messages, request) if "holdfast" in text]
-        assert len(notices) == 1
+        assert len(notices_in(client, request)) == 1
 
 
 async def test_a_disk_that_cannot_be_written_is_a_gap_too(tmp_path: Path) -> None:

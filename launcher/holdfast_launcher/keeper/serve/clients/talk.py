@@ -7,6 +7,7 @@ the log into websocket frames. The connection moves the bytes and runs the timer
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -146,7 +147,14 @@ class StreamTalk(Talk):
             return []
         parts, self._first = self._first, []
         size = 0
-        while size < BATCH_BYTES and (frame := self._next_frame()) is not None:
+        while size < BATCH_BYTES:
+            self._close_lost()
+            try:
+                frame = self._stream.next_parts(FRAME_BYTES)
+            except KeyError:
+                continue  # the disk lost it just now; the loss is in the index already
+            if frame is None:
+                break
             length = sum(map(len, frame))
             parts += (frame_head(Opcode.BINARY, length), *frame)
             size += length
@@ -189,16 +197,10 @@ class StreamTalk(Talk):
         self.hub.attached(self.session, attachment, new=new)
         return None
 
-    def _next_frame(self) -> list[Buffer] | None:
-        while True:
-            sent = self._stream.sent
-            loss = self.hub.journal.index.loss_for(self.session.session_id, sent)
-            if loss is not None:
-                self.hub.show_loss(self.session, loss)
-            try:
-                return self._stream.next_parts(FRAME_BYTES)
-            except KeyError:
-                continue  # the disk lost it just now; the loss is in the index already
+    def _close_lost(self) -> None:
+        loss = self.hub.journal.index.loss_for(self.session.session_id, self._stream.sent)
+        if loss is not None:
+            self.hub.losses.close(self.session, loss)
 
 
 class PlainTalk(Talk):
@@ -232,9 +234,10 @@ class PlainTalk(Talk):
     def output(self) -> list[Buffer]:
         parts: list[Buffer] = []
         size = 0
-        while size < BATCH_BYTES and (data := self._next_entry()) is not None:
-            self._write(parts, data)
-            size += len(data)
+        while size < BATCH_BYTES and (entries := self._next_entries()) is not None:
+            for data in entries:
+                self._write(parts, data)
+                size += len(data)
         ping = self._stream.take_ping()
         if ping is not None:
             parts += (frame_head(Opcode.PING, len(ping)), ping)
@@ -250,15 +253,16 @@ class PlainTalk(Talk):
         payload = data.parts if isinstance(data, Pieces) else (data,)
         parts += (frame_head(Opcode.BINARY, len(data)), *payload)
 
-    def _next_entry(self) -> bytes | Pieces | None:
-        while True:
-            try:
-                entry = self._stream.next_entry()
-            except KeyError:
-                continue  # the disk lost it just now; the loss is in the index already
-            if not isinstance(entry, Lost):
-                return entry
-            self.hub.show_loss(self.session, entry.loss)
+    def _next_entries(self) -> Sequence[bytes | Pieces] | None:
+        """The next entry, or what tells of a gap before it (maybe nothing); None at the end."""
+        try:
+            entry = self._stream.next_entry()
+        except KeyError:
+            return ()  # the disk lost it just now; the loss is in the index already
+        if isinstance(entry, Lost):
+            self.hub.losses.close(self.session, entry.loss)
+            return self.hub.losses.notices(self.session.session_id, entry.loss)
+        return None if entry is None else (entry,)
 
 
 class LegacyTalk(PlainTalk):
