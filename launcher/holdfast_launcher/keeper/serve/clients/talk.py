@@ -147,14 +147,7 @@ class StreamTalk(Talk):
             return []
         parts, self._first = self._first, []
         size = 0
-        while size < BATCH_BYTES:
-            self._close_lost()
-            try:
-                frame = self._stream.next_parts(FRAME_BYTES)
-            except KeyError:
-                continue  # the disk lost it just now; the loss is in the index already
-            if frame is None:
-                break
+        while size < BATCH_BYTES and (frame := self._next_frame()) is not None:
             length = sum(map(len, frame))
             parts += (frame_head(Opcode.BINARY, length), *frame)
             size += length
@@ -197,10 +190,18 @@ class StreamTalk(Talk):
         self.hub.attached(self.session, attachment, new=new)
         return None
 
-    def _close_lost(self) -> None:
-        loss = self.hub.journal.index.loss_for(self.session.session_id, self._stream.sent)
-        if loss is not None:
-            self.hub.losses.close(self.session, loss)
+    def _next_frame(self) -> list[Buffer] | None:
+        while True:
+            loss = self.hub.journal.index.loss_for(self.session.session_id, self._stream.sent)
+            try:
+                frame = self._stream.next_parts(FRAME_BYTES)
+            except KeyError:
+                continue  # the disk lost it just now; the loss is in the index already
+            if loss is not None:
+                # Not before its GAP is made: in a full log these answers push out what is next,
+                # and that has to be a gap of its own, which is shown, too.
+                self.hub.losses.close(self.session, loss)
+            return frame
 
 
 class PlainTalk(Talk):
@@ -260,8 +261,9 @@ class PlainTalk(Talk):
         except KeyError:
             return ()  # the disk lost it just now; the loss is in the index already
         if isinstance(entry, Lost):
+            notices = self.hub.losses.notices(self.session.session_id, entry.loss)
             self.hub.losses.close(self.session, entry.loss)
-            return self.hub.losses.notices(self.session.session_id, entry.loss)
+            return notices
         return None if entry is None else (entry,)
 
 
