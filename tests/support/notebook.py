@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -205,11 +205,13 @@ class Notebook:
             return response.status, json.loads(body) if body else None
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for frame in socket:
-            if frame.type is aiohttp.WSMsgType.BINARY and socket.protocol == V1_SUBPROTOCOL:
-                self._take(decode_v1(frame.data))
-            elif frame.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                self._take(decode_legacy(frame.data))
+        # aiohttp answers a ping that was read before the connection's end, and cannot any more
+        with suppress(ConnectionError):
+            async for frame in socket:
+                if frame.type is aiohttp.WSMsgType.BINARY and socket.protocol == V1_SUBPROTOCOL:
+                    self._take(decode_v1(frame.data))
+                elif frame.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    self._take(decode_legacy(frame.data))
         self.close_code = socket.close_code
         self.closed.set()
 
