@@ -315,10 +315,8 @@ class KernelStream:
         elif isinstance(event, EpochChanged):
             self._take_new_epoch(event.failed)
         elif isinstance(event, GapSeen):
-            self._log.warning(
-                "holdfast: %d messages of kernel %s are lost (%d to %d): %s",
-                event.count, self.kernel_id, event.first, event.last, event.reason,
-            )  # fmt: skip
+            lost = f"{event.count} messages lost ({event.first} to {event.last}): {event.reason}"
+            self._log.warning("holdfast: kernel %s: %s", self.kernel_id, lost)
             self.monitor.lost(event.count)
             self._say(event.notices)
         elif isinstance(event, ByeReceived):
