@@ -72,10 +72,9 @@ class Received:
         elif b'"stream"' in message.header:
             self.outputs += 1
 
-    @property
-    def last_type(self) -> str:
-        """The ``msg_type`` of the newest message; empty when there is none."""
-        return self.messages[-1].msg_type if self.messages else ""
+    def has(self, msg_type: str) -> bool:
+        """Whether one of this type came; iopub and stdin are not in order to one another."""
+        return any(message.msg_type == msg_type for message in self.messages)
 
     def idle(self, request: Message) -> bool:
         return request.msg_id in self._idle

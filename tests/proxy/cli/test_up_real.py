@@ -21,6 +21,7 @@ import pytest
 
 from holdfast_proxy.cli.up.identity import ProcessIdentity
 from support.cluster import clean_env
+from support.processes import wait_until
 from support.system import need_command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -242,7 +243,8 @@ def test_a_stopped_proxy_is_left_alone(shared: RunningUp) -> None:
     try:
         assert shared.request("GET", "/api/kernels", proxy=1) == []
         assert shared.members["proxy-1"] == pid
-        assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        stopped = psutil.Process(pid)  # kill(2) does not wait for the signal's effect
+        wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED, seconds=10, what="its stop")
     finally:
         os.kill(pid, signal.SIGCONT)
 

@@ -134,7 +134,7 @@ async def test_input_over_a_cut(tmp_path: Path) -> None:
         await client.live()
         cell = execute("print(input('name? '))")
         await client.send(cell)
-        await client.until(lambda: client.last_type == "input_request")
+        await client.until(lambda: client.has("input_request"))
         client.cut()
         await client.connect()
         await client.send(input_reply("Ada"))

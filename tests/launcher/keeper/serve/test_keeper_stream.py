@@ -238,9 +238,10 @@ async def test_shutdown_gives_everything_then_gone(tmp_path: Path) -> None:
         client = StreamClient(keeper)
         await client.connect()
         await client.run("echo hello")
+        client.messages.clear()
         request = execute("hang")
         await client.send(request)
-        await client.until(lambda: client.last_type == "execute_input")
+        await client.until(lambda: client.has("execute_input"))
         shutdown = asyncio.ensure_future(keeper.post("shutdown", {"now": False}))
         assert await client.until_closed() == CloseCode.GONE
         status, state = await shutdown
@@ -259,7 +260,7 @@ async def test_input_waits_over_a_cut(tmp_path: Path) -> None:
         await client.live()
         request = execute("input")
         await client.send(request)
-        await client.until(lambda: client.last_type == "input_request")
+        await client.until(lambda: client.has("input_request"))
         client.cut()
         await client.connect()
         await client.live()
